@@ -1,0 +1,45 @@
+"""The clock of a build: time is an input, never what the wall says while files are written.
+
+https://reproducible-builds.org/specs/source-date-epoch/
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping
+
+from strata.core.errors import UsageError
+
+
+def source_date_epoch(environ: Mapping[str, str] = os.environ) -> int | None:
+    """SOURCE_DATE_EPOCH as seconds since 1970, or None when it is not set.
+
+    Raises UsageError when it is set to something else than a number.
+    """
+    text = environ.get("SOURCE_DATE_EPOCH")
+    if text is None or text == "":
+        return None
+    if not text.isdigit():
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {text!r}, which is not a number of seconds",
+            hint="unset it, or set it with `date +%s`",
+        )
+    return int(text)
+
+
+def rfc3339(seconds: int) -> str:
+    """Seconds since 1970 as `YYYY-MM-DDTHH:MM:SSZ`."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_rfc3339(text: str) -> int:
+    """The reverse of `rfc3339`; fractions of a second are dropped. Raises ValueError."""
+    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int(moment.timestamp())
+
+
+def date8(seconds: int) -> str:
+    """The UTC date as YYYYMMDD."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y%m%d")

@@ -1,0 +1,151 @@
+"""Durable and careful file work: temporary file, fsync, rename; locks; removal that never leaves
+the tree it was given and never crosses into a mount.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from strata.core.errors import StrataError
+
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_IMMUTABLE_FL = 0x00000010
+
+
+def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a whole file or nothing: temporary file in the same folder, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.rename(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    fsync_dir(path.parent)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: the same value gives the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def pretty_json(value: object) -> bytes:
+    """JSON for people: sorted keys, two spaces, a final newline."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a file (made if missing) for the length of the block.
+
+    what: named in the error when `wait` is false and someone else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StrataError(
+                f"another process is using {what}",
+                hint="wait for it to finish",
+                context={"lock": path},
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def set_immutable(path: Path, on: bool) -> None:
+    """Set or clear ext4's immutable flag, as `chattr ±i` does; a no-op where it is unknown."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        buffer = bytearray(8)
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, buffer)
+        flags = int.from_bytes(buffer[:4], "little")
+        wanted = flags | _FS_IMMUTABLE_FL if on else flags & ~_FS_IMMUTABLE_FL
+        if wanted != flags:
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, wanted.to_bytes(8, "little"))
+    except OSError:
+        return  # tmpfs and overlayfs have no such flag
+    finally:
+        os.close(fd)
+
+
+def mounts_under(path: Path) -> list[Path]:
+    """Mount points at or below a path, deepest first."""
+    root = os.path.realpath(path)
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            raw = line.split(" ")[4]
+            point = raw.encode("utf-8", "surrogateescape").decode("unicode_escape")
+            if point == root or point.startswith(root + "/"):
+                found.append(Path(point))
+    return sorted(found, key=lambda point: len(point.parts), reverse=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree, deployments (immutable) included. Raises when something is mounted in it."""
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        path.unlink()
+        return
+    mounts = mounts_under(path)
+    if mounts:
+        raise StrataError(
+            f"{path} cannot be removed: {mounts[0]} is mounted in it",
+            hint=f"umount {mounts[0]}",
+        )
+    deploy = path.glob("**/ostree/deploy/*/deploy/*") if (path / "ostree").is_dir() else ()
+    for deployment in (path, *deploy):
+        set_immutable(deployment, False)
+    shutil.rmtree(path)
+
+
+@contextmanager
+def scratch_dir(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder of one's own, removed at the end however the block ends."""
+    parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=f"{prefix}.", dir=parent))
+    try:
+        yield path
+    finally:
+        remove_tree(path)

@@ -1,0 +1,58 @@
+"""The outside tools strata calls, what for, and how a host gets them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+from strata.core.errors import ToolMissingError
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One outside tool: the command, the packages that bring it, and what strata uses it for."""
+
+    name: str
+    apt: str
+    dnf: str
+    purpose: str
+    version_args: tuple[str, ...] = ("--version",)
+
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool("apt-get", "apt", "apt", "resolves and downloads the sample's Debian packages"),
+        Tool("bwrap", "bubblewrap", "bubblewrap", "sandboxes postprocess scripts and dracut"),
+        Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes the sample's repositories"),
+        Tool("dnf", "dnf", "dnf", "solves and installs packages"),
+        Tool("dpkg-deb", "dpkg", "dpkg", "unpacks the sample's Debian packages"),
+        Tool("nsenter", "util-linux", "util-linux", "runs commands inside a booted machine"),
+        Tool("ostree", "ostree", "ostree", "deploys commits"),
+        Tool("rpm", "rpm", "rpm", "reads installed packages"),
+        Tool("rpmbuild", "rpm", "rpm-build", "writes the sample's RPMs"),
+        Tool("skopeo", "skopeo", "skopeo", "carries images to and from registries"),
+        Tool("systemd-nspawn", "systemd-container", "systemd-container", "boots deployments"),
+    )
+}
+
+
+def install_hint(tool: Tool) -> str:
+    """The lines that install the tool on apt and on dnf hosts."""
+    return f"apt install {tool.apt}   (or: dnf install {tool.dnf})"
+
+
+def find_tool(name: str) -> str:
+    """Absolute path of a tool on PATH (/usr/sbin and /sbin included).
+
+    Raises ToolMissingError with the install line.
+    """
+    path = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    found = shutil.which(name, path=path)
+    if found:
+        return found
+    tool = TOOLS.get(name)
+    hint = install_hint(tool) if tool else "install it and have it on PATH"
+    purpose = f", which {tool.purpose}" if tool else ""
+    raise ToolMissingError(f"{name} is not installed{purpose}", hint=hint)

@@ -1,0 +1,1 @@
+"""Looking at images: the rules a layer must keep, and what a tree really holds."""

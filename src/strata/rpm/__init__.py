@@ -1,0 +1,1 @@
+"""Packages: names and versions, solving into a lock, driving dnf, reading installed inventories."""

@@ -1,0 +1,1 @@
+"""The sample distribution: real RPM repositories made from Debian packages."""

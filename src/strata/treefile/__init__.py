@@ -1,0 +1,1 @@
+"""Definitions: `strata.toml` and rpm-ostree treefiles. Pure: text in, values out."""
