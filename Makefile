@@ -1,0 +1,42 @@
+# The commands a person needs; `make help` lists them. HACKING.md says when to use which.
+SHELL := /bin/bash
+PYTEST := .venv/bin/pytest
+STORE ?= build/store
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help setup check test demo bench clean lock lint
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install Debian packages and the Python environment (idempotent)
+	@scripts/setup
+
+lint: setup ## formatter, linters, types, import contract, Python 3.9 for the agent's rooms
+	.venv/bin/ruff format --check -q src tests
+	.venv/bin/ruff check -q src tests
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/vermin -q --no-tips --eval-annotations --backport dataclasses --backport typing \
+	    -t=3.9- --violations src/strata/core src/strata/oci src/strata/ostree \
+	    src/strata/node $$(scripts/agent-modules)
+
+check: lint ## the inner loop: linters and the quick tiers, under 90 s
+	$(PYTEST) -q -m "unit or property"
+
+test: lint ## everything but bench and soak
+	$(PYTEST) -m "not bench and not soak"
+
+demo: setup ## build the three layers and overlay the node layer on a running system
+	@scripts/demo "$(STORE)"
+
+bench: setup ## measure, against peers in the same run
+	$(PYTEST) -q -s -m bench
+
+lock: ## pin the Python dependencies anew (needs uv)
+	uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 \
+	    --no-annotate --custom-compile-command "make lock" -q --upgrade -o requirements.lock
+
+clean: ## remove everything made by demo and builds
+	@if [ -x .venv/bin/strata ]; then .venv/bin/strata clean --store "$(STORE)"; fi
+	rm -rf build
