@@ -191,7 +191,9 @@ def spec_text(control: Control, payload: Payload, changelog: str) -> str:
     name, version = control["Package"], rpm_version(control["Version"])
     source = control.get("Source", name)
     source_name, _, source_version = source.partition(" ")
-    made_from = rpm_version(source_version.strip("() ")) if source_version else version
+    made_from = version  # a rebuild (`+b1`) has a version of its own, even under its source's name
+    if source_version and source_name != name:
+        made_from = rpm_version(source_version.strip("() "))
     summary = control.get("Description").splitlines()[0] if control.get("Description") else name
     about = [f"Summary: {_text(summary)}", f"License: see /usr/share/doc/{name}/copyright"]
     about += [f"URL: {control['Homepage']}"] if control.get("Homepage") else []

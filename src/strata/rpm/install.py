@@ -1,0 +1,82 @@
+"""Installing locked packages into a root: dnf's transaction, offline, and nothing of dnf's left.
+
+The package database is `/usr/lib/sysimage/rpm` of the root. Afterwards it is closed so that rpm
+reads it on a read-only file system, where it could not make the `-wal` and `-shm` files it would
+otherwise look for.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from strata.core.errors import PackageError, ToolFailedError
+from strata.core.events import Step
+from strata.core.files import remove_tree
+from strata.core.process import require_root
+from strata.rpm import dnf
+from strata.rpm.inventory import RPMDB_FOLDER
+
+# What dnf and libdnf write into a root beside the packages.
+_LEFT = ("var/lib/dnf", "var/cache/dnf", "var/log", "var/lib/rpm", "root/.rpmdb", "etc/dnf")
+
+
+def install(
+    root: Path,
+    files: Sequence[Path],
+    *,
+    arch: str,
+    source_date_epoch: int,
+    documentation: bool,
+    scratch: Path,
+    step: Step,
+) -> None:
+    """Install package files, and only those, into a root (which may hold packages already).
+
+    With the same files and source_date_epoch the database is the same to the byte.
+    Raises PackageError, ToolFailedError, NotRootError.
+    """
+    require_root("installing packages")
+    database = root / RPMDB_FOLDER / "rpmdb.sqlite"
+    there = {name for name in _LEFT if (root / name).exists()}
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="dnf.", dir=scratch) as cache:
+        answer = dnf.call(
+            {
+                "task": "install",
+                "root": str(root),
+                "installed": database.exists(),
+                "cachedir": cache,
+                "arch": arch,
+                "documentation": documentation,
+                "files": [str(path) for path in files],
+            },
+            env={"SOURCE_DATE_EPOCH": str(source_date_epoch)},
+            on_progress=lambda done: step.progress(done, len(files), "packages"),
+        )
+    if answer.get("error") == "unsolvable":
+        text = " ".join(str(answer["message"]).split())
+        raise PackageError(f"the locked packages cannot be installed: {text}")
+    if answer.get("error"):
+        raise ToolFailedError(
+            "dnf could not install the packages", context={"output": answer.get("message")}
+        )
+    if answer["installed"] != len(files):
+        raise PackageError(f"dnf installed {answer['installed']} of {len(files)} packages")
+    for name in _LEFT:
+        if name not in there:
+            remove_tree(root / name)
+    close_database(database)
+
+
+def close_database(database: Path) -> None:
+    """Fold the write-ahead log into the database and go back to a journal that needs no files."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode=DELETE")
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    database.with_name(".rpm.lock").unlink(missing_ok=True)
