@@ -1,0 +1,112 @@
+"""The edge to YAML: text becomes plain values that remember their line, read as rpm-ostree reads.
+
+rpm-ostree reads treefiles with serde_yaml, which follows YAML 1.2's core schema: only true and
+false are booleans, so `no` and `on` stay text. Bounded in size, depth and nodes: an alias may not
+blow up.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from strata.core.errors import DefinitionError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_STR_TAG = "tag:yaml.org,2002:str"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands: file, line and column, counted from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A YAML value with its place. data: None, bool, int, float, str, list or dict of Values."""
+
+    data: object
+    place: Place
+
+
+def parse_yaml(text: str, file: str) -> Value:
+    """Read one YAML document. Raises DefinitionError with file, line and column."""
+    if len(text.encode()) > MAX_BYTES:
+        raise DefinitionError(f"{file} is larger than {MAX_BYTES} bytes", context={"file": file})
+    try:
+        node = YAML(pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise DefinitionError(
+            f"{file}:{line}:{column}: {error.problem or 'this is not YAML'}",
+            context={"file": file, "line": line, "column": column},
+        ) from error
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise DefinitionError(f"{file} is not YAML: {error}", context={"file": file}) from error
+    if node is None:
+        return Value(None, Place(file, 1, 1))
+    return _Builder(file).value(node, 0)
+
+
+class _Builder:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.count = 0
+
+    def value(self, node: Node, depth: int) -> Value:
+        place = Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+        self.count += 1
+        if depth > MAX_DEPTH or self.count > MAX_NODES:
+            raise DefinitionError(f"{place}: the document is too deep or too large")
+        if isinstance(node, ScalarNode):
+            return Value(_scalar(node), place)
+        if isinstance(node, SequenceNode):
+            return Value([self.value(item, depth + 1) for item in node.value], place)
+        if isinstance(node, MappingNode):
+            return Value(self._mapping(node, depth), place)
+        raise DefinitionError(f"{place}: this is not a value a treefile can hold")
+
+    def _mapping(self, node: MappingNode, depth: int) -> dict[str, Value]:
+        mapping: dict[str, Value] = {}
+        for key, item in node.value:
+            place = Place(self.file, key.start_mark.line + 1, key.start_mark.column + 1)
+            if not isinstance(key, ScalarNode):
+                raise DefinitionError(f"{place}: a key must be text")
+            if key.value in mapping:
+                raise DefinitionError(f"{place}: the key {key.value} stands twice")
+            value = self.value(item, depth + 1)
+            # The place of a member is where its key stands: that is the line a person looks for.
+            mapping[key.value] = Value(value.data, place)
+        return mapping
+
+
+def _scalar(node: ScalarNode) -> object:
+    text: str = node.value
+    if node.style is not None or (node.tag is not None and str(node.tag) == _STR_TAG):
+        return text
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
