@@ -1,0 +1,89 @@
+"""A tree of objects becomes a directory on disk: by hard links, or by copies that may be changed.
+
+Links share the object's inode: such a checkout must only be read, or be the lower side of an
+overlay. Empty files are always made anew, as libostree does: one inode would get too many names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from strata.core.errors import ObjectError
+from strata.ostree.objects import Checksum
+from strata.ostree.repo import Repo, read_xattrs
+from strata.ostree.tree import Tree
+
+
+def checkout(repo: Repo, tree: Tree, dest: str, *, link: bool) -> None:
+    """Check a tree out into a directory that does not exist yet.
+
+    link: hard links to the objects; else copies. Owners, modes and extended attributes are exact,
+    times are 0. Raises ObjectError when an object is missing, OSError when `dest` exists.
+    """
+    os.mkdir(dest, 0o700)
+    _fill(repo, tree, dest, link, {})
+
+
+def _fill(repo: Repo, tree: Tree, dest: str, link: bool, empty: dict[Checksum, bool]) -> None:
+    for name, checksum in tree.files.items():
+        target = f"{dest}/{name}"
+        source = repo.object_path(checksum, "file")
+        try:
+            if link and not _is_empty(source, checksum, empty):
+                try:
+                    os.link(source, target, follow_symlinks=False)
+                    continue
+                except OSError as error:
+                    if error.errno != errno.EMLINK:
+                        raise
+            copy(source, target)
+        except FileNotFoundError:
+            raise ObjectError(f"the content object {checksum} is missing") from None
+    for name, inner in tree.dirs.items():
+        os.mkdir(f"{dest}/{name}", 0o700)
+        _fill(repo, inner, f"{dest}/{name}", link, empty)
+    fd = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(fd, tree.meta.uid, tree.meta.gid)
+        os.fchmod(fd, tree.meta.mode & 0o7777)
+        for key, value in tree.meta.xattrs:
+            os.setxattr(fd, key, value)
+        os.utime(fd, (0, 0))
+    finally:
+        os.close(fd)
+
+
+def _is_empty(source: str, checksum: Checksum, known: dict[Checksum, bool]) -> bool:
+    if checksum not in known:
+        status = os.lstat(source)
+        known[checksum] = stat.S_ISREG(status.st_mode) and status.st_size == 0
+    return known[checksum]
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file or link with its owner, mode and extended attributes; its time becomes 0."""
+    status = os.lstat(source)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+        os.lchown(target, status.st_uid, status.st_gid)
+        for name, value in read_xattrs(source):
+            os.setxattr(target, name, value, follow_symlinks=False)
+        os.utime(target, (0, 0), follow_symlinks=False)
+        return
+    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            while os.sendfile(writing, reading, None, 1 << 24):
+                pass
+            os.fchown(writing, status.st_uid, status.st_gid)
+            os.fchmod(writing, stat.S_IMODE(status.st_mode))
+            for name, value in read_xattrs(source):
+                os.setxattr(writing, name, value)
+            os.utime(writing, (0, 0))
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
