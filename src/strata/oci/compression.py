@@ -1,0 +1,170 @@
+"""Compressed layers: gzip and zstd read as streams, gzip written the same way every time.
+
+gzip: any number of members, as some tools write. zstd: through the machine's libzstd, which systemd
+needs anyway; Python has none below 3.14.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import zlib
+from typing import BinaryIO, Protocol
+
+from strata.core.errors import ImageError, ToolMissingError
+from strata.oci import model
+
+_CHUNK = 1 << 18
+# No name, no time, no operating system: the same bytes give the same bytes (RFC 1952).
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+
+
+class Readable(Protocol):
+    """Something to read bytes from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; empty at the end."""
+
+
+class GzipWriter:
+    """Compresses into a sink with fixed header fields."""
+
+    def __init__(self, sink: BinaryIO | object, level: int) -> None:
+        self._write = sink.write  # type: ignore[union-attr]
+        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+        self._crc, self._size = 0, 0
+        self._write(_GZIP_HEADER)
+
+    def write(self, data: bytes) -> int:
+        """Compress bytes."""
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        self._write(self._deflate.compress(data))
+        return len(data)
+
+    def finish(self) -> None:
+        """Write what is left and the trailer."""
+        self._write(self._deflate.flush())
+        self._write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+
+
+class GzipReader:
+    """Reads one or more gzip members as one stream. Raises ImageError on damage."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._pending = b""
+        self._at_end = False
+        self._fresh = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes (at least one unless at the end)."""
+        limit = _CHUNK if size < 0 else size
+        while not self._at_end:
+            if not self._pending:
+                self._pending = self._source.read(_CHUNK)
+                if not self._pending:
+                    self._at_end = True
+                    if not self._fresh:
+                        raise ImageError("a gzip layer is cut off")
+                    break
+            try:
+                out = self._inflate.decompress(self._pending, limit)
+            except zlib.error as error:
+                raise ImageError(f"a gzip layer is damaged: {error}") from error
+            self._fresh = False
+            if self._inflate.eof:
+                # Zeros after a member are padding; anything else is the next member.
+                self._pending = self._inflate.unused_data.lstrip(b"\0")
+                self._inflate = zlib.decompressobj(wbits=31)
+                self._fresh = True
+            else:
+                self._pending = self._inflate.unconsumed_tail
+            if out:
+                return out
+        return b""
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("pos", ctypes.c_size_t),
+    ]
+
+
+def _libzstd() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libzstd.so.1")
+    except OSError as error:
+        raise ToolMissingError(
+            "libzstd.so.1 is not on this machine, and the image has zstd layers",
+            hint="apt install libzstd1   (or: dnf install libzstd)",
+        ) from error
+    lib.ZSTD_createDStream.restype = ctypes.c_void_p
+    lib.ZSTD_freeDStream.argtypes = [ctypes.c_void_p]
+    lib.ZSTD_decompressStream.restype = ctypes.c_size_t
+    lib.ZSTD_decompressStream.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(_Buffer),
+        ctypes.POINTER(_Buffer),
+    ]
+    lib.ZSTD_isError.argtypes = [ctypes.c_size_t]
+    lib.ZSTD_getErrorName.restype = ctypes.c_char_p
+    lib.ZSTD_getErrorName.argtypes = [ctypes.c_size_t]
+    return lib
+
+
+class ZstdReader:
+    """Reads zstd frames (skippable ones too, as zstd:chunked ends with) as one stream."""
+
+    def __init__(self, source: Readable) -> None:
+        self._lib = _libzstd()
+        self._source = source
+        self._stream = self._lib.ZSTD_createDStream()
+        self._in = b""
+        self._position = 0
+        self._between_frames = True
+        self._out = ctypes.create_string_buffer(_CHUNK)
+
+    def __del__(self) -> None:
+        stream, self._stream = getattr(self, "_stream", None), None
+        if stream:
+            self._lib.ZSTD_freeDStream(stream)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes (at least one unless at the end)."""
+        limit = _CHUNK if size < 0 else min(size, _CHUNK)
+        while True:
+            if self._position == len(self._in):
+                self._in, self._position = self._source.read(_CHUNK), 0
+                if not self._in and self._between_frames:
+                    return b""
+            at_end = not self._in
+            source = ctypes.create_string_buffer(self._in, len(self._in) or 1)
+            reading = _Buffer(ctypes.addressof(source), len(self._in), self._position)
+            writing = _Buffer(ctypes.addressof(self._out), limit, 0)
+            status = self._lib.ZSTD_decompressStream(
+                self._stream, ctypes.byref(writing), ctypes.byref(reading)
+            )
+            if self._lib.ZSTD_isError(status):
+                name = self._lib.ZSTD_getErrorName(status).decode()
+                raise ImageError(f"a zstd layer is damaged: {name}")
+            self._position = reading.pos
+            self._between_frames = status == 0
+            if writing.pos:
+                return self._out.raw[: writing.pos]
+            if at_end:
+                raise ImageError("a zstd layer is cut off")
+
+
+def decompress(source: Readable, media_type: str) -> Readable:
+    """A layer's tar stream, by its media type. Raises ImageError on an unknown one."""
+    if media_type.endswith(("+gzip", ".tar.gzip", "tar.gzip")):
+        return GzipReader(source)
+    if media_type.endswith("+zstd"):
+        return ZstdReader(source)
+    if media_type in (model.LAYER, "application/vnd.docker.image.rootfs.diff.tar"):
+        return source
+    raise ImageError(f"layers of type {media_type!r} are not read")

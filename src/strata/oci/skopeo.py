@@ -1,0 +1,249 @@
+"""skopeo: its image proxy (single blobs over a pipe) and `skopeo copy`.
+
+The proxy speaks JSON datagrams over a socket; pipes come as file descriptors. Rules (protocol
+0.2.3): a blob's pipe never ends by itself before FinishPipe is called, and FinishPipe blocks the
+socket until the data is drained: so exactly the announced size is read, and then the pipe is
+finished, where digest errors surface. One call at a time per process; parallel blobs take one
+process each. Registries, mirrors, credentials and signature policy are skopeo's configuration.
+Source: skopeo-experimental-image-proxy(1), containers/skopeo cmd/skopeo/proxy.go.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from strata.core.errors import DigestError, ImageError, StrataError, TransportError
+from strata.core.process import Completed, end_group, environment, run
+from strata.core.tools import find_tool
+from strata.oci.digest import Digest
+
+MAX_MESSAGE_BYTES = 32 << 10
+MAX_DOCUMENT_BYTES = 16 << 20
+TIMEOUT_S = 120.0
+_F_SETPIPE_SZ = 1031
+
+
+class Proxy:
+    """One proxy process with one open image. Use as a context manager."""
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        # A proxy ends with its socket: closing ours ends it, and so does our own death.
+        self._process = subprocess.Popen(
+            [find_tool("skopeo"), "experimental-image-proxy"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
+        )
+        theirs.close()
+        ours.settimeout(TIMEOUT_S)
+        try:
+            self.protocol = str(self._call("Initialize")[0])
+            self._image = int(self._call("OpenImage", reference)[0])
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        try:
+            self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            end_group(self._process)
+        if self._process.stderr:
+            self._process.stderr.close()
+
+    def _call(self, method: str, *arguments: object) -> tuple[Any, int, int]:
+        """One request; returns its value, a pipe's fd (or -1) and the pipe's id."""
+        request = json.dumps({"method": method, "args": list(arguments)}).encode()
+        fds = array.array("i")
+        try:
+            self._socket.send(request)
+            data, ancillary, _, _ = self._socket.recvmsg(
+                MAX_MESSAGE_BYTES, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except (OSError, socket.timeout) as error:
+            raise TransportError(
+                f"skopeo did not answer about {self.reference}: {error}",
+                hint="run it again; what arrived is kept",
+            ) from error
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if not data:
+            stderr = self._process.stderr.read() if self._process.stderr else b""
+            raise transport_error(self.reference, stderr.decode("utf-8", "replace"))
+        try:
+            reply = json.loads(data)
+            ok, value, pipe = reply["success"], reply["value"], int(reply["pipeid"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TransportError("skopeo answered something else than its protocol") from error
+        for extra in fds[1:]:
+            os.close(extra)
+        if not ok:
+            for fd in fds[:1]:
+                os.close(fd)
+            raise transport_error(self.reference, str(reply.get("error", "")))
+        return value, (fds[0] if fds else -1), pipe
+
+    def _document(self, method: str) -> tuple[Any, bytes]:
+        """A call whose answer comes whole over a pipe."""
+        value, fd, pipe = self._call(method, self._image)
+        # The document's end shows only after FinishPipe; a thread drains while we call it.
+        chunks: list[bytes] = []
+        reader = threading.Thread(target=_drain, args=(fd, chunks), daemon=True)
+        reader.start()
+        self._call("FinishPipe", pipe)
+        reader.join(TIMEOUT_S)
+        data = b"".join(chunks)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise ImageError(f"{self.reference}: a document is larger than {MAX_DOCUMENT_BYTES}")
+        return value, data
+
+    def manifest(self) -> tuple[Digest, bytes]:
+        """The manifest as OCI JSON, and the digest of the original."""
+        value, data = self._document("GetManifest")
+        return Digest.parse(str(value)), data
+
+    def config(self) -> bytes:
+        """The whole image configuration."""
+        return self._document("GetFullConfig")[1]
+
+    @contextmanager
+    def blob(self, digest: Digest, size_bytes: int) -> Iterator[BlobPipe]:
+        """A blob's bytes; the digest is checked by skopeo when the block ends well."""
+        _, fd, pipe = self._call("GetBlob", self._image, str(digest), size_bytes)
+        reader = BlobPipe(fd, size_bytes, self.reference)
+        try:
+            yield reader
+            reader.drain()
+            self._call("FinishPipe", pipe)
+        finally:
+            os.close(fd)
+
+
+class BlobPipe:
+    """Exactly the announced bytes of a blob; it never waits for an end that does not come."""
+
+    def __init__(self, fd: int, size_bytes: int, reference: str) -> None:
+        self._fd, self._left, self._reference = fd, size_bytes, reference
+        try:
+            fcntl.fcntl(fd, _F_SETPIPE_SZ, 1 << 20)
+        except OSError:
+            pass  # a smaller pipe is slower, no more
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; empty after the last announced one."""
+        if not self._left:
+            return b""
+        limit = min(self._left, 1 << 20 if size < 0 else size)
+        data = os.read(self._fd, limit)
+        if not data:
+            raise TransportError(
+                f"{self._reference}: the registry broke off in the middle of a layer",
+                hint="run it again; whole layers are kept",
+            )
+        self._left -= len(data)
+        return data
+
+    def drain(self) -> None:
+        """Read what is left."""
+        while self.read(1 << 20):
+            pass
+
+
+def _drain(fd: int, chunks: list[bytes]) -> None:
+    total = 0
+    try:
+        while total <= MAX_DOCUMENT_BYTES:
+            chunk = os.read(fd, 1 << 16)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            total += len(chunk)
+    finally:
+        os.close(fd)
+
+
+_FAILURES = (
+    (r"manifest unknown|name unknown|not found|404", "there is no such image", "check its name"),
+    (
+        r"unauthorized|authentication required|denied|401|403",
+        "the registry refuses access",
+        "log in with skopeo login, or give an auth file",
+    ),
+    (
+        r"no image found in (manifest list|image index)|no matching manifest",
+        "the image is not there for this machine's architecture",
+        "look at it with skopeo inspect --raw",
+    ),
+    (
+        r"connection refused|no such host|no route|i/o timeout|TLS|network is unreachable",
+        "the registry cannot be reached",
+        "check that it runs, the network, and registries.conf",
+    ),
+    (
+        r"unexpected EOF|connection reset|broken pipe|EOF",
+        "the registry broke off",
+        "run it again; whole layers are kept",
+    ),
+)
+
+
+def transport_error(reference: str, output: str) -> StrataError:
+    """skopeo's words as one sentence, with the words kept in the context."""
+    text = " ".join(output.split())
+    if re.search(r"[Dd]igest (did not match|mismatch)|does not match.*digest|digest.*verif", text):
+        return DigestError(
+            f"{reference}: what the registry sent does not have its digest",
+            hint="the registry's storage is damaged, or something in between changes data",
+            context={"output": text},
+        )
+    for pattern, what, hint in _FAILURES:
+        if re.search(pattern, text, re.IGNORECASE):
+            return TransportError(f"{reference}: {what}", hint=hint, context={"output": text})
+    return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
+
+
+def copy(source: str, destination: str, *options: str) -> Completed:
+    """`skopeo copy` between two references. Raises TransportError, DigestError."""
+    return run(
+        ["skopeo", "copy", "--quiet", *options, source, destination],
+        error=lambda output: transport_error(source, output),
+    )
+
+
+def inspect_raw(reference: str) -> bytes:
+    """The manifest or index a reference names, as the registry has it."""
+    done = run(
+        ["skopeo", "inspect", "--raw", reference],
+        error=lambda output: transport_error(reference, output),
+    )
+    return done.stdout.encode()
