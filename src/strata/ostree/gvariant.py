@@ -156,8 +156,11 @@ class Variant(NamedTuple):
 
 
 def pack_string(text: str) -> bytes:
-    """A string: its UTF-8 bytes (file names may hold others, kept by surrogateescape) and NUL."""
-    data = text.encode("utf-8", "surrogateescape")
+    """A string: its UTF-8 bytes and NUL. Raises ObjectError: GVariant strings hold nothing else."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ObjectError(f"{text!r} is not UTF-8, as OSTree's names and links must be") from None
     if b"\0" in data:
         raise ObjectError("a string holds a NUL")
     return data + b"\0"
@@ -167,7 +170,10 @@ def unpack_string(data: bytes) -> str:
     """The reverse of `pack_string`. Raises ObjectError."""
     if not data.endswith(b"\0") or b"\0" in data[:-1]:
         raise ObjectError("a string is not closed by one NUL")
-    return data[:-1].decode("utf-8", "surrogateescape")
+    try:
+        return data[:-1].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ObjectError(f"the string {data[:-1]!r} is not UTF-8") from None
 
 
 def pack_variant_map(values: dict[str, Variant]) -> bytes:

@@ -9,6 +9,7 @@ removes, and at most a temporary link in `tmp/`, which the next writer removes.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import stat
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Union
 
 from strata.core.errors import DigestError, ObjectError
-from strata.core.files import atomic_write
+from strata.core.files import atomic_write, fsync_dir
 from strata.core.process import os_error
 from strata.ostree.objects import (
     MAX_METADATA_BYTES,
@@ -50,13 +51,24 @@ Body = Union[bytes, BinaryIO, None]
 
 
 def read_xattrs(path: str) -> Xattrs:
-    """A path's extended attributes sorted by name, without overlayfs's own; links not followed."""
+    """A path's extended attributes sorted by name, without overlayfs's own; links not followed.
+
+    Those with an empty value are left out, as libostree does: its fsck would not see them.
+    """
     names = os.listxattr(path, follow_symlinks=False)
-    return tuple(
+    pairs = (
         (os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
         for name in sorted(names)
         if not name.startswith("trusted.overlay.")
     )
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def file_header(path: str) -> FileHeader:
+    """A file's or link's header as it is on disk."""
+    status = os.lstat(path)
+    target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    return FileHeader(status.st_uid, status.st_gid, status.st_mode, target, read_xattrs(path))
 
 
 class Repo:
@@ -130,11 +142,9 @@ class Repo:
         """A content object's header, read from the file that it is."""
         path = self.object_path(checksum, "file")
         try:
-            status = os.lstat(path)
-            target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+            return file_header(path)
         except FileNotFoundError:
             raise ObjectError(f"the content object {checksum} is missing") from None
-        return FileHeader(status.st_uid, status.st_gid, status.st_mode, target, read_xattrs(path))
 
     def size(self, checksum: str) -> int:
         """A content object's size in bytes; 0 for a link."""
@@ -192,7 +202,9 @@ class Repo:
 
     def mark_partial(self, commit: str) -> None:
         """Say that a commit's objects are still coming."""
-        atomic_write(self._partial_path(commit), b"")
+        path = self._partial_path(commit)
+        path.touch()
+        fsync_dir(path.parent)
 
     def clear_partial(self, commit: str) -> None:
         """Say that a commit's objects are all there."""
@@ -233,7 +245,7 @@ class Writer:
             if name.startswith(_PREFIX):
                 pid = name[len(_PREFIX) :].split("-", 1)[0]
                 if not pid.isdigit() or not os.path.exists(f"/proc/{pid}"):
-                    os.unlink(f"{self._tmp}/{name}")
+                    Path(self._tmp, name).unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove this writer's own temporary links (there are none unless a write failed)."""
@@ -314,7 +326,7 @@ class Writer:
         """Make a file that already is the object (bytes, owner, mode, xattrs) the object itself.
 
         The file stays where it was, as another name of the same inode; its time becomes 0. It must
-        be on the repository's file system and must not be written any more.
+        not be written any more. From another file system it is copied.
         """
         target = self._target(checksum, "file")
         if not os.path.lexists(target):
@@ -323,6 +335,18 @@ class Writer:
                 os.link(path, target, follow_symlinks=False)
             except FileExistsError:
                 pass
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EMLINK):
+                    raise
+                self.file(path, checksum)
+
+    def file(self, path: str, expected: Checksum | None = None) -> Checksum:
+        """Write a file or link on disk as a content object."""
+        header = file_header(path)
+        if header.is_symlink:
+            return self.content(header, None, expected)
+        with open(path, "rb", buffering=0) as stream:
+            return self.content(header, stream, expected)
 
     def set_ref(self, name: str, checksum: Checksum) -> None:
         """Point a ref to a commit when the writing ends well."""
@@ -331,9 +355,16 @@ class Writer:
             self._refs[name] = checksum
 
     def publish_refs(self) -> None:
-        """Write the refs that were set."""
+        """Write the refs that were set; their temporary files are in `tmp/`, never among refs."""
         for name, checksum in sorted(self._refs.items()):
-            atomic_write(self.repo._ref_path(name), checksum.encode() + b"\n")
+            path, temporary = self.repo._ref_path(name), self._temporary()
+            with open(temporary, "xb") as stream:
+                stream.write(checksum.encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(temporary, path)
+            fsync_dir(path.parent)
         self._refs.clear()
 
     def _unnamed(self) -> int:

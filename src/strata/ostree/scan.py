@@ -8,15 +8,14 @@ directory is used up.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from strata.core.errors import ObjectError
-from strata.ostree.gvariant import Variant
-from strata.ostree.objects import Checksum, Commit, DirMeta, FileHeader, check_name
-from strata.ostree.repo import Repo, Writer, read_xattrs
+from strata.ostree.gvariant import Variant, pack_string
+from strata.ostree.objects import Checksum, Commit, DirMeta, check_name
+from strata.ostree.repo import Repo, Writer, file_header, read_xattrs
 from strata.ostree.tree import Tree
 
 _BATCH = 64
@@ -59,7 +58,10 @@ def _folders(path: str, files: list[_File]) -> Tree:
     tree = Tree(dir_meta(path))
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            check_name(entry.name)
+            try:
+                pack_string(check_name(entry.name))
+            except ObjectError as error:
+                raise ObjectError(f"{entry.path!r} cannot be committed: {error.message}") from error
             if entry.is_dir(follow_symlinks=False):
                 tree.dirs[entry.name] = _folders(entry.path, files)
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
@@ -69,13 +71,6 @@ def _folders(path: str, files: list[_File]) -> Tree:
                     f"{entry.path} is a device, a pipe or a socket, which no commit can hold"
                 )
     return tree
-
-
-def file_header(path: str) -> FileHeader:
-    """A file's or link's header as it is on disk."""
-    status = os.lstat(path)
-    target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
-    return FileHeader(status.st_uid, status.st_gid, status.st_mode, target, read_xattrs(path))
 
 
 def file_checksum(path: str) -> Checksum:
@@ -97,11 +92,7 @@ def _store(writer: Writer, path: str, adopt: bool) -> Checksum:
         checksum = file_checksum(path)
         writer.adopt(path, checksum)
         return checksum
-    header = file_header(path)
-    if header.is_symlink:
-        return writer.content(header, None)
-    with open(path, "rb", buffering=0) as stream:
-        return writer.content(header, stream)
+    return writer.file(path)
 
 
 def commit_tree(
