@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from strata.core.errors import ImageError
 from strata.oci.compression import Readable
@@ -30,10 +31,11 @@ _GNU_MAGIC = b"ustar  \0"
 _USTAR_MAGIC = b"ustar\0" + b"00"
 
 
-class _Sink:
+class Sink(Protocol):
     """What a tar is written to."""
 
-    def write(self, data: bytes) -> object: ...
+    def write(self, data: bytes, /) -> object:
+        """Take bytes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def padding(size: int) -> bytes:
 class TarWriter:
     """Writes entries to a sink in the order given."""
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._write = sink.write
 
     def entry(self, entry: TarEntry, body: bytes = b"") -> None:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import BinaryIO, Protocol, Union
 
 from strata.core.errors import DigestError, ObjectError
 from strata.core.files import atomic_write, fsync_dir
@@ -47,7 +47,16 @@ _FOLDERS = (
 )
 _CHUNK = 1 << 20
 _PREFIX = "strata-"
-Body = Union[bytes, BinaryIO, None]
+
+
+class Readable(Protocol):
+    """Something to read bytes from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; empty at the end."""
+
+
+Body = Union[bytes, Readable, None]
 
 
 def read_xattrs(path: str) -> Xattrs:
