@@ -58,6 +58,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def _check_owner(uid: int, gid: int) -> None:
+    # The largest 32-bit number means "leave as it is" to chown: no file can have it.
+    if not (0 <= uid < 0xFFFFFFFF and 0 <= gid < 0xFFFFFFFF):
+        raise ObjectError(f"{uid}:{gid} cannot be the owner of a file")
+
+
 def pack_xattrs(xattrs: Xattrs) -> bytes:
     """`a(ayay)`: each name with its closing NUL."""
     return pack_array([pack_tuple([Member(n + b"\0"), Member(v)]) for n, v in xattrs])
@@ -91,6 +97,7 @@ class FileHeader:
 
     def encode(self) -> bytes:
         """The header's bytes."""
+        _check_owner(self.uid, self.gid)
         head = struct.pack(">IIII", self.uid, self.gid, self.mode, 0)
         target, xattrs = pack_string(self.target), pack_xattrs(self.xattrs)
         return pack_tuple([Member(head, 4, True), Member(target), Member(xattrs)])
@@ -100,6 +107,7 @@ class FileHeader:
         """Read a header. Raises ObjectError."""
         head, target, xattrs = unpack_tuple(data, (Kind(16, 4), BYTES, BYTES))
         uid, gid, mode, rdev = struct.unpack(">IIII", head)
+        _check_owner(uid, gid)
         header = FileHeader(uid, gid, mode, unpack_string(target), unpack_xattrs(xattrs))
         kind = mode & S_IFMT
         if rdev or kind not in (S_IFREG, S_IFLNK) or bool(header.target) != header.is_symlink:
@@ -123,6 +131,7 @@ class DirMeta:
 
     def encode(self) -> bytes:
         """The object's bytes."""
+        _check_owner(self.uid, self.gid)
         head = struct.pack(">III", self.uid, self.gid, self.mode)
         return pack_tuple([Member(head, 4, True), Member(pack_xattrs(self.xattrs))])
 
@@ -131,6 +140,7 @@ class DirMeta:
         """Read the object. Raises ObjectError."""
         head, xattrs = unpack_tuple(data, (Kind(12, 4), BYTES))
         uid, gid, mode = struct.unpack(">III", head)
+        _check_owner(uid, gid)
         if mode & S_IFMT != S_IFDIR:
             raise ObjectError("a dirmeta's mode is not a directory's")
         return DirMeta(uid, gid, mode, unpack_xattrs(xattrs))
@@ -197,7 +207,9 @@ class Commit:
     metadata: Mapping[str, Variant] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The object's bytes."""
+        """The object's bytes. Raises ObjectError."""
+        if not 0 <= self.timestamp < 1 << 64:
+            raise ObjectError(f"{self.timestamp} cannot be the time of a commit")
         return pack_tuple(
             [
                 Member(pack_variant_map(dict(self.metadata)), 8),
