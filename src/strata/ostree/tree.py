@@ -10,6 +10,9 @@ from strata.ostree.objects import Checksum, DirMeta, DirTree
 from strata.ostree.repo import Repo, Writer
 
 MAX_DEPTH = 256
+# A few small dirtrees that hold each other can stand for any number of folders.
+MAX_FOLDERS = 1 << 17
+MAX_FILES = 1 << 21
 
 
 @dataclass
@@ -89,6 +92,7 @@ class _Loader:
     def __init__(self, repo: Repo) -> None:
         self.repo = repo
         self.metas: dict[Checksum, DirMeta] = {}
+        self.folders = self.files = 0
 
     def load(self, contents: Checksum, meta: Checksum, depth: int) -> Tree:
         if depth > MAX_DEPTH:
@@ -96,6 +100,10 @@ class _Loader:
         if meta not in self.metas:
             self.metas[meta] = self.repo.dirmeta(meta)
         entries = self.repo.dirtree(contents)
+        self.folders += 1
+        self.files += len(entries.files)
+        if self.folders > MAX_FOLDERS or self.files > MAX_FILES:
+            raise ObjectError(f"a tree has more than {MAX_FOLDERS} folders or {MAX_FILES} files")
         return Tree(
             self.metas[meta],
             dict(entries.files),
