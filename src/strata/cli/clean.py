@@ -1,0 +1,36 @@
+"""`strata clean`: end machines left running, and remove the store."""
+
+from __future__ import annotations
+
+import argparse
+
+from strata.cli.context import Context, add_command
+from strata.core.files import remove_tree
+from strata.machine.nspawn import stop_detached
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    add_command(
+        commands,
+        "clean",
+        clean,
+        summary="end machines left running, and remove the store",
+        description="End the machines that `strata run --keep` left running and remove the whole "
+        "store.\nThe download cache stays.",
+    )
+
+
+def clean(context: Context, arguments: argparse.Namespace) -> int:
+    """Machines first: what they have mounted is in the store."""
+    machines = context.store / "machines"
+    for folder in sorted(machines.iterdir()) if machines.is_dir() else ():
+        if context.dry_run:
+            context.reporter.note(f"would end and remove machine {folder.name}")
+        elif stop_detached(folder):
+            context.reporter.note(f"ended machine {folder.name}")
+    if context.dry_run:
+        context.reporter.note(f"would remove {context.store}")
+        return 0
+    remove_tree(context.store)
+    return 0

@@ -1,0 +1,249 @@
+"""The base layers: bootc and CoreOS. Packages become a tree, a commit and an encapsulated image.
+
+The CoreOS tree starts from the bootc commit and is committed and encapsulated anew, as upstream
+does: it has a commit, chunks and a final-diffid of its own. The initramfs is made once, in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.compose import osrelease
+from strata.compose.components import component_map
+from strata.compose.context import BuildContext
+from strata.compose.definitions import Definition, load_definition, tool_inputs
+from strata.compose.initramfs import build_initramfs
+from strata.compose.install import populate
+from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
+from strata.compose.store import publish
+from strata.container.encapsulate import encapsulate
+from strata.container.labels import commit_metadata
+from strata.core.clock import date8, source_date_epoch
+from strata.core.errors import DefinitionError
+from strata.core.events import Reporter
+from strata.core.record import BuildRecord, Input, input_key
+from strata.core.versions import OSVersion, next_version
+from strata.inspect.layers import check_no_node_packages
+from strata.oci.digest import Digest
+from strata.ostree.checkout import checkout
+from strata.ostree.scan import commit_directory
+from strata.ostree.tree import Tree
+from strata.rpm.inventory import Inventory, read_inventory
+from strata.rpm.lock import Lock
+from strata.treefile.project import Stream
+from strata.treefile.target import Target
+
+COMMAND = ("/sbin/init",)
+INPUT_HASH_LABEL = "com.coreos.inputhash"
+STREAM_LABEL = "com.coreos.stream"
+TITLE_LABEL = "org.opencontainers.image.title"
+# What makes a change of content; the other inputs may change bytes without meaning to.
+CONTENT_KINDS = ("definition", "treefile", "overlay", "lock", "base")
+
+
+@dataclass(frozen=True)
+class BaseJob:
+    """A base layer, ready to be built: all that goes in is known and digested.
+
+    parent: the bootc commit a CoreOS tree starts from, empty for none.
+    """
+
+    target: Target
+    stream: Stream
+    definition: Definition
+    lock: Lock
+    parent: str
+    inputs: tuple[Input, ...]
+    epoch: int
+
+
+def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> BaseJob:
+    """Read, solve and lock a base layer. Nothing is built.
+
+    Raises DefinitionError, RepositoryError, PackageError (also when a node package would come in).
+    """
+    stream = context.project.stream(target.name)
+    source = stream.bootc if target.kind == "bootc" else stream.coreos
+    if source is None or not source.treefile:
+        raise DefinitionError(
+            f"{target} has no treefile in strata.toml",
+            hint="only layers with a treefile are built",
+        )
+    store = context.workspace.store
+    definition = load_definition(
+        context.project,
+        source.treefile,
+        variables=stream_variables(stream),
+        arch=context.arch,
+        store=store,
+    )
+    parent = _parent_commit(context, target, stream)
+    with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
+        installed = context.packages_of(parent, scratch / "root") if parent else None
+        lock = definition.lock(
+            arch=context.arch,
+            metadata_cache=context.workspace.metadata,
+            installed_root=installed,
+        )
+        step.detail(f"{len(lock.packages)} packages")
+    check_no_node_packages(
+        [package.nevra for package in lock.packages],
+        context.project.node_only,
+        layer=str(target),
+        origin=lock.explain,
+    )
+    inputs = [
+        Input("definition", str(target), context.project.definition_digest(target)),
+        *definition.inputs(),
+        Input("lock", str(target), str(Digest.of(lock.to_bytes()))),
+        *tool_inputs(),
+    ]
+    if parent:
+        inputs.append(Input("base", "bootc commit", parent))
+    given = source_date_epoch()
+    if given is not None:
+        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
+    epoch = _epoch(context, lock, target) if given is None else given
+    return BaseJob(target, stream, definition, lock, parent, tuple(sorted(inputs)), epoch)
+
+
+def stream_variables(stream: Stream) -> dict[str, str]:
+    """What `conditional-include` may ask about a stream (requirement R1.9)."""
+    return {
+        "deriving": "false",
+        "id": stream.name.rpartition("-")[0] or stream.name,
+        "stream": stream.name,
+        "osversion": stream.name,
+    }
+
+
+def _parent_commit(context: BuildContext, target: Target, stream: Stream) -> str:
+    if target.kind != "coreos" or stream.bootc is None:
+        return ""
+    if stream.bootc.image:
+        raise DefinitionError(
+            f"stream {stream.name} starts from the foreign image {stream.bootc.image}, "
+            "which is not supported yet",
+            hint="give the bootc layer a treefile, or leave it out",
+        )
+    record = context.record(Target("bootc", target.name))
+    if record is None:
+        raise DefinitionError(
+            f"{target} starts from bootc/{target.name}, which is not in the store",
+            hint=f"strata build bootc/{target.name} {target}",
+        )
+    return str(record.outputs["commit"])
+
+
+def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
+    """The time of the newest content: of the repositories, and of the layer below."""
+    below = context.record(Target("bootc", target.name)) if target.kind == "coreos" else None
+    return max(lock.generated, int(str(below.outputs["epoch"])) if below else 0)
+
+
+def build_base(
+    context: BuildContext, job: BaseJob, earlier: BuildRecord | None, reporter: Reporter
+) -> Mapping[str, object]:
+    """Build a prepared base layer into the store; returns the record's outputs."""
+    version = _version(job, earlier)
+    workspace = context.workspace
+    repo = workspace.repo()
+    with workspace.scratch(job.target.kind) as scratch:
+        root = scratch / "root"
+        if job.parent:
+            with reporter.step("check out the bootc tree"):
+                checkout(repo, Tree.load(repo, job.parent), str(root), link=False)
+                reopen(root)
+        else:
+            prepare_root(root)
+        populate(
+            root,
+            job.definition,
+            job.lock,
+            workspace,
+            source_date_epoch=job.epoch,
+            reporter=reporter,
+        )
+        kernel, inventory = _finish_tree(context, job, root, version, reporter)
+        with reporter.step("commit") as step, repo.writer() as writer:
+            commit = commit_directory(
+                repo,
+                writer,
+                str(root),
+                metadata=commit_metadata(version=version, kernel=kernel),
+                subject=f"{job.target} {version}",
+                timestamp=job.epoch,
+                adopt=True,
+                threads=context.jobs,
+            )
+            writer.set_ref(str(job.target), commit)
+            step.detail(commit[:12])
+    with reporter.step("encapsulate") as step:
+        manifest = encapsulate(
+            repo,
+            commit,
+            workspace.layout,
+            component_map(inventory, kernel),
+            architecture=context.arch,
+            labels=_labels(job),
+            command=COMMAND,
+            threads=context.jobs,
+            step=step,
+        )
+        outputs = publish(workspace.layout, str(job.target), manifest, context.arch)
+        step.detail(f"{outputs['layers']} layers")
+    return {
+        **outputs,
+        "commit": commit,
+        "version": version,
+        "kernel": kernel,
+        "packages": len(inventory.packages),
+        "epoch": job.epoch,
+    }
+
+
+def _version(job: BaseJob, earlier: BuildRecord | None) -> str:
+    before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
+    return str(next_version(job.stream.version, date8(job.epoch), before))
+
+
+def _finish_tree(
+    context: BuildContext, job: BaseJob, root: Path, version: str, reporter: Reporter
+) -> tuple[str, Inventory]:
+    """From an installed root to the tree that is committed; returns its kernel and packages."""
+    token = job.definition.treefile.mutate_os_release
+    if token:
+        path = root / "usr/lib/os-release"
+        path.write_text(osrelease.mutate(path.read_text("utf-8"), token, version), "utf-8")
+    with reporter.step("normalise the tree") as step:
+        normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
+        kernel = find_kernel(root)
+        step.detail(f"kernel {kernel}")
+    if normalised.dropped:
+        reporter.warn(
+            f"{len(normalised.dropped)} files under /var are a machine's own and are not shipped: "
+            + ", ".join(normalised.dropped[:5])
+        )
+    inventory = read_inventory(root)
+    check_no_node_packages(
+        inventory.nevras(),
+        context.project.node_only,
+        layer=str(job.target),
+        origin=job.lock.explain,
+    )
+    if job.target.kind == "coreos":
+        with reporter.step("build the initramfs") as step:
+            size = build_initramfs(root, kernel, source_date_epoch=job.epoch)
+            step.detail(f"{size / 1e6:.0f} MB")
+    return kernel, inventory
+
+
+def _labels(job: BaseJob) -> dict[str, str]:
+    content = [item for item in job.inputs if item.kind in CONTENT_KINDS]
+    return {
+        INPUT_HASH_LABEL: input_key(content).removeprefix("sha256:"),
+        STREAM_LABEL: job.stream.name,
+        TITLE_LABEL: str(job.target),
+    }

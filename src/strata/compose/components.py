@@ -1,0 +1,53 @@
+"""Which package owns each file of a tree: what the layers of an image follow.
+
+The initramfs and the package database change with almost every build: they get components, and so
+layers, of their own. What no package owns (overlays, generated files) is a component too.
+"""
+
+from __future__ import annotations
+
+from strata.compose.normalise import USR_MERGE
+from strata.container.encapsulate import ComponentMap
+from strata.container.packing import ALWAYS, Component
+from strata.rpm.inventory import RPMDB_FOLDER, Inventory, Package
+
+UNPACKAGED = "rpmostree-unpackaged-content"
+RPMDB = "rpmdb"
+_YEAR_S = 365 * 24 * 3600
+
+
+def tree_path(path: str) -> str:
+    """A package's path as the tree has it: usr-merged, and /etc as /usr/etc."""
+    top, _, rest = path.lstrip("/").partition("/")
+    merged = USR_MERGE.get(top)
+    if merged:
+        return f"/{merged}/{rest}"
+    return f"/usr/etc/{rest}" if top == "etc" else path
+
+
+def component_map(inventory: Inventory, kernel: str) -> ComponentMap:
+    """The components of a base tree and who owns each path of it.
+
+    A file of several packages is the first's in order of NEVRA.
+    """
+    newest = max((package.build_time for package in inventory.packages), default=0)
+    components = {str(package.nevra): _component(package, newest) for package in inventory.packages}
+    initramfs = f"initramfs (kernel {kernel})"
+    for identifier, name in ((initramfs, "initramfs"), (RPMDB, RPMDB), (UNPACKAGED, UNPACKAGED)):
+        components[identifier] = Component(identifier, name, name, ALWAYS, 0)
+    owners = {tree_path(path): str(own[0]) for path, own in inventory.file_owners().items()}
+    owners[f"/usr/lib/modules/{kernel}/initramfs.img"] = initramfs
+
+    def owner(path: str) -> str:
+        if path.startswith(f"/{RPMDB_FOLDER}/"):
+            return RPMDB
+        return owners.get(path, UNPACKAGED)
+
+    return ComponentMap(components, owner)
+
+
+def _component(package: Package, newest: int) -> Component:
+    """frequency: changelog entries in the year before the newest build, as rpm-ostree counts."""
+    recent = [when for when in package.changelog_times if when >= newest - _YEAR_S]
+    nevra = package.nevra
+    return Component(str(nevra), nevra.name, package.source_rpm, len(recent), 0)

@@ -1,0 +1,44 @@
+"""What a build knows: the project, the store, the architecture, and how much to do at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.compose.workspace import Workspace
+from strata.core.errors import PackageError
+from strata.core.record import BuildRecord
+from strata.ostree.checkout import checkout
+from strata.ostree.tree import Tree
+from strata.rpm.inventory import RPMDB_FOLDER
+from strata.treefile.project import Project
+from strata.treefile.target import Target
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """One `strata build`. jobs: threads for compression and hashing."""
+
+    project: Project
+    workspace: Workspace
+    arch: str
+    jobs: int
+
+    def record(self, target: Target) -> BuildRecord | None:
+        """The record of the target's last build, or None when it was never built here."""
+        path = self.workspace.record_path(str(target))
+        return BuildRecord.load(path) if path.exists() else None
+
+    def packages_of(self, commit: str, root: Path) -> Path:
+        """A root with nothing but a commit's package database: enough to solve on top of it."""
+        repo = self.workspace.repo()
+        database = Tree.load(repo, commit).folder(RPMDB_FOLDER)
+        if database is None:
+            raise PackageError(
+                f"commit {commit[:12]} has no package database at /{RPMDB_FOLDER}",
+                hint="a base image must carry one there",
+            )
+        target = root / RPMDB_FOLDER
+        target.parent.mkdir(parents=True)
+        checkout(repo, database, str(target), link=False)
+        return root

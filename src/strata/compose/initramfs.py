@@ -1,0 +1,29 @@
+"""The initramfs: made once, in the CoreOS layer, by the tree's own dracut inside the sandbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strata.compose.sandbox import run_in_tree
+from strata.core.errors import DefinitionError
+
+
+def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
+    """Write `/usr/lib/modules/KERNEL/initramfs.img` from the tree's dracut configuration.
+
+    The result is the same for the same tree (`--reproducible`, SOURCE_DATE_EPOCH). Returns its
+    size in bytes. Raises DefinitionError when the tree has no dracut, ToolFailedError.
+    """
+    if not (root / "usr/bin/dracut").exists():
+        raise DefinitionError(
+            "the tree has no dracut, so no initramfs can be made",
+            hint="add dracut to the packages of the CoreOS treefile",
+        )
+    image = f"/usr/lib/modules/{kernel}/initramfs.img"
+    env = {"SOURCE_DATE_EPOCH": str(source_date_epoch), "DRACUT_NO_XATTR": "1"}
+    run_in_tree(root, ["depmod", "-a", kernel], env=env)
+    argv = ["dracut", "--force", "--no-hostonly", "--reproducible", "--kver", kernel]
+    run_in_tree(root, [*argv, "--tmpdir", "/tmp", image], env=env)
+    path = root / image.lstrip("/")
+    path.chmod(0o600)
+    return path.stat().st_size

@@ -1,0 +1,65 @@
+"""Packages, overlays and scripts go into a root: the part of a compose that all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from strata.compose.definitions import Definition
+from strata.compose.overlays import apply_overlay
+from strata.compose.sandbox import run_script
+from strata.compose.workspace import Workspace
+from strata.core.events import Reporter
+from strata.core.files import remove_tree
+from strata.rpm.cache import PackageCache
+from strata.rpm.install import install
+from strata.rpm.lock import Lock
+
+
+def populate(
+    root: Path,
+    definition: Definition,
+    lock: Lock,
+    workspace: Workspace,
+    *,
+    source_date_epoch: int,
+    reporter: Reporter,
+) -> None:
+    """Install a lock's packages, apply the overlays, run the postprocess scripts, in that order.
+
+    Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError.
+    """
+    treefile = definition.treefile
+    with reporter.step("fetch packages") as step:
+        paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
+        step.detail(f"{len(paths)} packages")
+    if paths:
+        with reporter.step("install packages") as step:
+            install(
+                root,
+                [paths[package.nevra] for package in lock.packages],
+                arch=lock.arch,
+                source_date_epoch=source_date_epoch,
+                documentation=treefile.documentation,
+                scratch=workspace.work,
+                step=step,
+            )
+            step.detail(f"{len(paths)} packages")
+    for name in treefile.remove_files:
+        remove_tree(root / name.lstrip("/"))
+    for name, path in definition.overlays:
+        with reporter.step(f"apply {name}") as step:
+            step.detail(f"{apply_overlay(root, path)} files")
+    environment = _environment(treefile.metadata, source_date_epoch)
+    for script in treefile.postprocess:
+        with reporter.step(f"run the script at {script.source}"):
+            run_script(root, script.text, source=str(script.source), env=environment)
+
+
+def _environment(metadata: Mapping[str, object], source_date_epoch: int) -> dict[str, str]:
+    """What a postprocess script may know: the treefile's name, and the build's time."""
+    env = {"SOURCE_DATE_EPOCH": str(source_date_epoch)}
+    name = metadata.get("name")
+    if isinstance(name, str):
+        env["NAME"] = name
+    return env

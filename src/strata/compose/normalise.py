@@ -1,0 +1,226 @@
+"""An installed root becomes an OSTree-shaped tree.
+
+- `/etc` moves to `/usr/etc`, the defaults that a machine's own `/etc` is merged with.
+- `/var` is a machine's own: the folders and links a package wanted there become a tmpfiles.d file,
+  and the tree's `/var` is empty.
+- The kernel of `/boot` moves to `/usr/lib/modules/<version>/`; `/boot` is empty.
+- `/home`, `/root`, `/opt`, `/srv`, `/mnt` and `/usr/local` are links into `/var`.
+- What differs from one build to the next, or belongs to a running machine, is removed.
+
+See ostree's "Adapting existing mainstream distributions" and rpm-ostree's composepost.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.core.errors import DefinitionError
+from strata.core.files import remove_tree
+
+# What stands at the top of every tree before packages are installed: usr-merge, and folders whose
+# owner is no package.
+USR_MERGE = {
+    "bin": "usr/bin",
+    "sbin": "usr/sbin",
+    "lib": "usr/lib",
+    "lib32": "usr/lib32",
+    "lib64": "usr/lib64",
+    "libx32": "usr/libx32",
+}
+LINKS = {
+    "home": "var/home",
+    "root": "var/roothome",
+    "opt": "var/opt",
+    "srv": "var/srv",
+    "mnt": "var/mnt",
+    "media": "run/media",
+    "ostree": "sysroot/ostree",
+    "usr/local": "../var/usrlocal",
+}
+EMPTY = {"boot": 0o755, "dev": 0o755, "proc": 0o755, "run": 0o755, "sys": 0o755, "sysroot": 0o755}
+# Folders that LINKS point to on a machine.
+VAR_BASE = (
+    "d /var/home 0755 root root -",
+    "d /var/roothome 0700 root root -",
+    "d /var/opt 0755 root root -",
+    "d /var/srv 0755 root root -",
+    "d /var/mnt 0755 root root -",
+    "d /var/usrlocal 0755 root root -",
+    *(
+        f"d /var/usrlocal/{name} 0755 root root -"
+        for name in ("bin", "etc", "lib", "sbin", "share", "src")
+    ),
+    "d /run/media 0755 root root -",
+)
+# Left-overs of tools: locks and backups differ from build to build and mean nothing on a machine.
+LEFT_OVERS = (
+    ".pwd.lock",
+    "passwd-",
+    "shadow-",
+    "group-",
+    "gshadow-",
+    "subuid-",
+    "subgid-",
+    "machine-id",
+    "resolv.conf",
+    "hostname",
+)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What normalising found. dropped: files under /var that no tree can ship."""
+
+    dropped: tuple[str, ...]
+
+
+def prepare_root(root: Path) -> None:
+    """Make the top of an empty root, so that packages land where they belong."""
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for target in USR_MERGE.values():
+        (root / target).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name, target in USR_MERGE.items():
+        (root / name).symlink_to(target)
+    for name in ("etc", "var", *EMPTY):
+        (root / name).mkdir(mode=0o755, exist_ok=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+
+
+def normalise(root: Path, *, tmpfiles_name: str) -> Normalised:
+    """Turn an installed root into an OSTree-shaped tree, in place.
+
+    tmpfiles_name: the tmpfiles.d file that this layer's /var entries go to.
+    """
+    _move_kernel(root)
+    for name in LEFT_OVERS:
+        _remove(root / "etc" / name)
+    for name in ("var/cache/ldconfig", "usr/lib/sysimage/rpm/.rpm.lock"):
+        _remove(root / name)
+    dropped = move_var_to_tmpfiles(root, root / "var", tmpfiles_name)
+    for name, mode in EMPTY.items():
+        _empty(root / name, mode)
+    _empty(root / "tmp", 0o1777)
+    for name, target in LINKS.items():
+        remove_tree(root / name)
+        (root / name).symlink_to(target)
+    remove_tree(root / "usr/etc")
+    (root / "etc").rename(root / "usr/etc")
+    return Normalised(dropped)
+
+
+def reopen(root: Path) -> None:
+    """Undo enough of `normalise` that packages can be installed again: the next layer's start.
+
+    `/usr/etc` becomes `/etc`, and the folders in /var that links point to are there.
+    """
+    (root / "usr/etc").rename(root / "etc")
+    for name, target in LINKS.items():
+        if target.lstrip("./").startswith("var/"):
+            (root / name).parent.joinpath(target).mkdir(parents=True, exist_ok=True)
+
+
+def find_kernel(root: Path) -> str:
+    """The version of the one kernel of a tree. Raises DefinitionError on none or several."""
+    modules = root / "usr/lib/modules"
+    found = sorted(path.parent.name for path in modules.glob("*/vmlinuz"))
+    if len(found) != 1:
+        what = "no kernel" if not found else f"{len(found)} kernels ({', '.join(found)})"
+        raise DefinitionError(
+            f"the tree has {what} in /usr/lib/modules; it must have exactly one",
+            hint="name one kernel package in the treefile",
+        )
+    return found[0]
+
+
+def _move_kernel(root: Path) -> None:
+    for image in sorted((root / "boot").glob("vmlinuz-*")):
+        version = image.name[len("vmlinuz-") :]
+        modules = root / "usr/lib/modules" / version
+        modules.mkdir(parents=True, exist_ok=True)
+        shutil.move(image, modules / "vmlinuz")
+        for name in ("System.map", "config"):
+            extra = root / "boot" / f"{name}-{version}"
+            if extra.exists():
+                shutil.move(extra, modules / name)
+
+
+def move_var_to_tmpfiles(root: Path, var: Path, tmpfiles_name: str) -> tuple[str, ...]:
+    """Write the folders and links under `var` as tmpfiles.d lines and empty it.
+
+    Returns the regular files that were dropped: /var is the machine's, a tree ships none of it.
+    Sources: tmpfiles.d(5); rpm-ostree's convert_var_to_tmpfiles_d.
+    """
+    names = _user_names(root)
+    known = _paths_of_lower_layers(root, tmpfiles_name)
+    lines = [line for line in VAR_BASE if line.split()[1] not in known]
+    known |= {line.split()[1] for line in VAR_BASE}
+    dropped = []
+    for folder, subdirs, files in os.walk(var):
+        subdirs.sort()
+        for name in [*subdirs, *sorted(files)]:
+            path = Path(folder) / name
+            where = "/var/" + str(path.relative_to(var))
+            status = path.lstat()
+            if where in known or where in ("/var/tmp", "/var/run", "/var/lock"):
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                owner = names.get(("u", status.st_uid), str(status.st_uid))
+                group = names.get(("g", status.st_gid), str(status.st_gid))
+                mode = stat.S_IMODE(status.st_mode)
+                lines.append(f"d {_escape(where)} {mode:04o} {owner} {group} -")
+            elif stat.S_ISLNK(status.st_mode):
+                lines.append(f"L {_escape(where)} - - - - {_escape(os.readlink(path))}")
+            else:
+                dropped.append(where)
+    for child in list(var.iterdir()):
+        remove_tree(child)
+    if lines:
+        target = root / "usr/lib/tmpfiles.d" / tmpfiles_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        target.chmod(0o644)
+    return tuple(dropped)
+
+
+def _paths_of_lower_layers(root: Path, tmpfiles_name: str) -> set[str]:
+    known = set()
+    for path in (root / "usr/lib/tmpfiles.d").glob("strata-var-*.conf"):
+        if path.name != tmpfiles_name:
+            known |= {line.split()[1] for line in path.read_text(encoding="utf-8").splitlines()}
+    return known
+
+
+def _user_names(root: Path) -> dict[tuple[str, int], str]:
+    names: dict[tuple[str, int], str] = {}
+    for kind, file in (("u", "passwd"), ("g", "group")):
+        path = root / "etc" / file
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                names.setdefault((kind, int(fields[2])), fields[0])
+    names.setdefault(("u", 0), pwd.getpwuid(0).pw_name)
+    return names
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(" ", "\\x20").replace("%", "%%")
+
+
+def _remove(path: Path) -> None:
+    if os.path.lexists(path):
+        remove_tree(path)
+
+
+def _empty(path: Path, mode: int) -> None:
+    if path.is_symlink():
+        path.unlink()
+    remove_tree(path)
+    path.mkdir()
+    path.chmod(mode)

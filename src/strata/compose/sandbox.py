@@ -1,0 +1,84 @@
+"""The sandbox that postprocess scripts and dracut run in: the tree as `/`, no network, fresh
+`/var`, `/tmp` and `/run`, and an environment of only what is named (requirements R1.11).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from strata.core.errors import DefinitionError, StrataError
+from strata.core.process import Completed, run
+
+_F_SETPIPE_SZ = 1031  # Linux fcntl; Python names it from 3.10 on
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Enough to make a tree (owners, modes, file capabilities) and nothing that reaches outside it.
+_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_MKNOD",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+
+
+def _prefix(root: Path, env: Mapping[str, str]) -> list[str]:
+    argv = ["bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    argv += ["--die-with-parent", "--new-session", "--bind", str(root), "/"]
+    argv += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys", "/sys"]
+    argv += ["--tmpfs", "/var", "--dir", "/var/tmp", "--tmpfs", "/tmp", "--tmpfs", "/run"]
+    argv += ["--chdir", "/", "--clearenv", "--setenv", "PATH", PATH, "--setenv", "HOME", "/"]
+    argv += ["--setenv", "LC_ALL", "C.UTF-8", "--setenv", "PYTHONDONTWRITEBYTECODE", "1"]
+    for capability in _CAPABILITIES:
+        argv += ["--cap-add", capability]
+    for key, value in sorted(env.items()):
+        argv += ["--setenv", key, value]
+    return argv
+
+
+def run_in_tree(root: Path, command: list[str], *, env: Mapping[str, str]) -> Completed:
+    """Run a command inside the tree. Raises ToolFailedError with the output's tail."""
+    return run([*_prefix(root, env), "--", *command])
+
+
+def run_script(root: Path, text: str, *, source: str, env: Mapping[str, str]) -> None:
+    """Run a postprocess script inside the tree by its shebang line (`/bin/sh` without one).
+
+    source: `file:line` of the script. Raises DefinitionError with the end of its output.
+    """
+    first = text.splitlines()[0] if text else ""
+    interpreter = shlex.split(first[2:]) if first.startswith("#!") else ["/bin/sh"]
+    read_end, write_end = os.pipe()
+    try:
+        # The script travels through a pipe: it is never a file of the tree.
+        with os.fdopen(write_end, "wb") as stream:
+            data = text.encode()
+            fcntl.fcntl(stream.fileno(), _F_SETPIPE_SZ, max(4096, len(data) + 1))
+            stream.write(data)
+        argv = [*_prefix(root, env), "--perms", "0555", "--file", str(read_end), "/run/postprocess"]
+        run(
+            [*argv, "--", *interpreter, "/run/postprocess"],
+            pass_fds=(read_end,),
+            error=lambda output: _script_error(source, output),
+        )
+    finally:
+        os.close(read_end)
+
+
+def _script_error(source: str, output: str) -> StrataError:
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
+    return DefinitionError(
+        f"the postprocess script at {source} failed: {last}",
+        hint="the end of its output is shown with --debug",
+        context={"script": source, "output": output},
+    )

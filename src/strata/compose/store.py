@@ -1,0 +1,31 @@
+"""Images in the store: a tag points at an index with one manifest per architecture."""
+
+from __future__ import annotations
+
+from strata.oci.layout import Layout
+from strata.oci.model import INDEX, Descriptor, Index, Manifest, Platform, goarch
+
+
+def publish(layout: Layout, tag: str, manifest: Descriptor, arch: str) -> dict[str, object]:
+    """Tag a manifest: its index's entry for this architecture is replaced, others stay.
+
+    Returns outputs for the record: index, manifest, layers, size_bytes.
+    """
+    platform = Platform("linux", goarch(arch))
+    entry = Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes, {}, platform)
+    others: tuple[Descriptor, ...] = ()
+    known = layout.tags().get(tag)
+    if known is not None and layout.has(known.digest):
+        others = tuple(
+            item for item in Index.parse(layout.read(known)).manifests if item.platform != platform
+        )
+    both = sorted((*others, entry), key=lambda item: str(item.platform))
+    index = layout.add(Index(tuple(both)).to_bytes(), INDEX)
+    layout.tag(tag, index)
+    layers = Manifest.parse(layout.read(manifest)).layers
+    return {
+        "index": str(index.digest),
+        "manifest": str(manifest.digest),
+        "layers": len(layers),
+        "size_bytes": sum(layer.size_bytes for layer in layers),
+    }

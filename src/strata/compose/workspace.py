@@ -1,0 +1,92 @@
+"""Where a build's things are: one folder, the store, holds everything strata writes.
+
+The store is an OCI layout (`oci-layout`, `index.json`, `blobs/`), so any tool reads its images as
+`oci:STORE:TAG`. Beside those stand the build records, the locks, the OSTree repository that commits
+are made in, the caches and the scratch space. Nothing else is remembered anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.core.files import locked, mounts_under, remove_tree, scratch_dir
+from strata.core.process import os_error, run
+from strata.oci.layout import Layout
+from strata.ostree.repo import Repo
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one store."""
+
+    store: Path
+
+    @staticmethod
+    def create(store: Path) -> Workspace:
+        """Open the store, making what is missing. Raises NoSpaceError, StrataError."""
+        workspace = Workspace(store.absolute())
+        try:
+            workspace.work.mkdir(parents=True, exist_ok=True)
+            Layout.create(workspace.store)
+        except OSError as error:
+            raise os_error(error, "opening the store") from error
+        return workspace
+
+    @property
+    def layout(self) -> Layout:
+        """The images."""
+        return Layout.open(self.store)
+
+    @property
+    def work(self) -> Path:
+        """Scratch space; what is in it belongs to a running command or is rubbish."""
+        return self.store / "work"
+
+    @property
+    def packages(self) -> Path:
+        """Downloaded packages, by content."""
+        return self.store / "cache" / "packages"
+
+    @property
+    def metadata(self) -> Path:
+        """dnf's cache of repository metadata."""
+        return self.store / "cache" / "metadata"
+
+    @property
+    def machines(self) -> Path:
+        """Root folders of machines that `strata run` booted."""
+        return self.store / "machines"
+
+    def record_path(self, target: str) -> Path:
+        """The build record of a target."""
+        return self.store / "records" / f"{target}.json"
+
+    def lock_path(self, target: str) -> Path:
+        """The lock that a target was last built from."""
+        return self.store / "locks" / f"{target}.lock"
+
+    def repo(self) -> Repo:
+        """The OSTree repository that commits are made in (mode bare, so root's)."""
+        return Repo.init(self.store / "repo")
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A scratch folder, removed however the block ends."""
+        with scratch_dir(self.work, name) as path:
+            yield path
+
+    def clear_scratch(self) -> None:
+        """Remove what interrupted commands left; only while holding the store."""
+        for path in self.work.iterdir():
+            for mount in mounts_under(path):
+                run(["umount", str(mount)])
+            remove_tree(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store: one build at a time writes it."""
+        with locked(self.store / ".lock", f"the store {self.store}", wait=False):
+            yield

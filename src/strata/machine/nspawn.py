@@ -1,0 +1,272 @@
+"""Booting a deployment under systemd-nspawn, running commands in it, and leaving nothing behind.
+
+The machine gets its own network namespace (loopback only, or one given), so that its services
+meet neither the host's network nor its ports. `/usr` is bound read-only: a write through it would
+go through hard links into the repository. `/run/ostree-booted` is there from the first moment, as
+the initramfs would have made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from strata.core.errors import MachineError
+from strata.core.files import atomic_write, pretty_json
+from strata.core.process import Completed, end_group, environment, run
+from strata.core.tools import find_tool
+from strata.machine.deploy import Deployment
+
+BOOT_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A folder of the host shown inside the machine."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+class NspawnMachine:
+    """A booted deployment. Use as a context manager, or `detach()` to leave it running.
+
+    Raises MachineError when it does not boot; the console is kept in `console`.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        folder: Path,
+        *,
+        binds: tuple[Bind, ...] = (),
+        network_namespace: Path | None = None,
+    ) -> None:
+        self.deployment = deployment
+        self.folder = folder
+        self.console = folder / "console.log"
+        self._binds = binds
+        self._network_namespace = network_namespace
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def __enter__(self) -> NspawnMachine:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _command(self) -> list[str]:
+        deployment = self.deployment
+        booted = self.folder / "ostree-booted"
+        booted.parent.mkdir(parents=True, exist_ok=True)
+        booted.touch()
+        argv = [find_tool("systemd-nspawn"), "--directory", str(deployment.root), "--boot"]
+        argv += ["--register=no", "--keep-unit", "--quiet", "--console=read-only"]
+        argv += ["--machine=strata", "--link-journal=no", "--resolv-conf=off", "--timezone=off"]
+        argv += ["--kill-signal=SIGRTMIN+3"]
+        argv += [f"--bind={deployment.sysroot}:/sysroot", f"--bind={deployment.sysroot}/boot:/boot"]
+        argv += [f"--bind={deployment.var}:/var", f"--bind-ro={deployment.root}/usr:/usr"]
+        argv += [f"--bind-ro={booted}:/run/ostree-booted"]
+        for bind in self._binds:
+            flag = "--bind-ro" if bind.read_only else "--bind"
+            argv.append(f"{flag}={bind.source}:{bind.target}")
+        if self._network_namespace:
+            argv.append(f"--network-namespace-path={self._network_namespace}")
+        else:
+            argv.append("--private-network")
+        return argv
+
+    def start(self) -> None:
+        """Boot, and return when PID 1 runs inside. Raises MachineError."""
+        command = self._command()
+        with open(self.console, "wb") as console:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env=environment({"SYSTEMD_LOG_LEVEL": "warning"}),
+                start_new_session=True,
+            )
+        try:
+            self._leader = self._wait_for_leader(time.monotonic() + BOOT_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
+        atomic_write(
+            self.folder / "machine.json",
+            pretty_json(
+                {
+                    "nspawn": self._process.pid,
+                    "started": _start_time(self._process.pid),
+                    "leader": self._leader,
+                    "sysroot": str(self.deployment.sysroot),
+                }
+            ),
+        )
+
+    def _wait_for_leader(self, deadline: float) -> int:
+        process = self._running()
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise self._failure(f"systemd-nspawn ended with status {process.returncode}")
+            for pid in _descendants(process.pid):
+                if _inner_pid(pid) == 1 and _comm(pid) == "systemd":
+                    return pid
+            time.sleep(0.05)
+        raise self._failure("systemd did not start")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise MachineError("the machine is not started")
+        return self._process
+
+    def _failure(self, what: str) -> MachineError:
+        text = self.console.read_text(errors="replace") if self.console.exists() else ""
+        tail = "\n".join(text.splitlines()[-40:])
+        return MachineError(
+            f"the machine did not boot: {what}",
+            hint=f"its console is in {self.console}",
+            context={"console": tail},
+        )
+
+    @property
+    def leader(self) -> int:
+        """The machine's PID 1, as the host numbers it."""
+        return self._leader
+
+    def enter_command(self) -> list[str]:
+        """The command that runs something inside: append the command itself."""
+        return [find_tool("nsenter"), "--target", str(self._leader), "--all", "--"]
+
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 60.0) -> Completed:
+        """Run a command inside the machine, as root. Raises ToolFailedError when check is set."""
+        env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME": "/root"}
+        prefix = self.enter_command()
+        return run(["nsenter", *prefix[1:], *argv], check=check, timeout_s=timeout_s, env=env)
+
+    def wait_until(self, *argv: str, timeout_s: float, what: str) -> None:
+        """Run a command inside until it succeeds. Raises MachineError with the journal's end."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._running().poll() is not None:
+                raise self._failure("it went down")
+            if self.run(*argv, check=False).status == 0:
+                return
+            if time.monotonic() > deadline:
+                journal = self.run("journalctl", "-n", "60", "--no-pager", check=False).stdout
+                raise MachineError(
+                    f"{what} did not happen within {timeout_s:g} s",
+                    hint=f"the machine's console is in {self.console}",
+                    context={"journal": journal},
+                )
+            time.sleep(0.1)
+
+    def detach(self) -> None:
+        """Leave the machine running when this process ends."""
+        self._process = None
+
+    def stop(self) -> None:
+        """Power the machine off; end it when that takes too long. Removes its machine.json."""
+        process = self._process
+        if process is None:
+            return
+        self._process = None
+        power_off(process, self._leader)
+        (self.folder / "machine.json").unlink(missing_ok=True)
+
+
+def power_off(process: subprocess.Popen[bytes], leader: int, grace_s: float = 10.0) -> None:
+    """Ask the machine's systemd to halt, then make sure."""
+    if leader and process.poll() is None:
+        try:
+            os.kill(leader, signal.SIGRTMIN + 4)  # systemd: start poweroff.target
+            process.wait(timeout=grace_s)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+    if process.poll() is None:
+        end_group(process, grace_s=2.0)
+
+
+def stop_detached(folder: Path) -> bool:
+    """End a machine that `detach()` left running, by its recorded and re-checked process id.
+
+    Returns whether there was one.
+    """
+    path = folder / "machine.json"
+    if not path.exists():
+        return False
+    known = json.loads(path.read_bytes())
+    pid, leader = int(known["nspawn"]), int(known["leader"])
+    running = _start_time(pid) == str(known["started"])
+    if running:
+        os.kill(leader, signal.SIGRTMIN + 4)
+        deadline = time.monotonic() + 10
+        while _start_time(pid) == known["started"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if _start_time(pid) == known["started"]:
+            os.killpg(pid, signal.SIGKILL)
+    path.unlink()
+    return running
+
+
+def _start_time(pid: int) -> str:
+    """A process's start time in clock ticks: with its id, it names a process for good."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _descendants(pid: int) -> list[int]:
+    found, queue = [], [pid]
+    while queue:
+        current = queue.pop()
+        try:
+            children = Path(f"/proc/{current}/task/{current}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [int(child) for child in children]
+        queue += [int(child) for child in children]
+    return found
+
+
+def _inner_pid(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def shell(machine: NspawnMachine) -> int:
+    """Give the terminal to a login shell inside the machine; returns its status."""
+    command = [*machine.enter_command(), "/bin/bash", "-l"]
+    env = {"TERM": os.environ.get("TERM", "linux"), "HOME": "/root", "USER": "root"}
+    env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+    return subprocess.call(command, env=env)

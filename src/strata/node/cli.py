@@ -1,0 +1,161 @@
+"""`strata-node`: the agent's command line. Parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from strata import __version__
+from strata.core.errors import InterruptedByUserError, StrataError
+from strata.core.events import Reporter, json_lines, plain
+from strata.core.process import os_error
+from strata.node import host
+from strata.node.finish import finish
+from strata.node.host import State
+from strata.node.overlay import overlay
+from strata.node.pull import pull
+from strata.node.units import write_units
+from strata.oci.reference import ImageReference
+
+AGENT = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
+MARKER = "openshift-clients"
+
+DESCRIPTION = """\
+Put the node image on a running machine without a reboot: pull it into the
+system's repository, lay its /usr over the running one, merge /etc, and go on
+to multi-user.target.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The agent's whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="strata-node",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"strata-node {__version__}")
+    parser.add_argument(
+        "--log", choices=("plain", "json"), default="plain", help="how progress is shown"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    pulling = commands.add_parser(
+        "pull",
+        help="bring the node image to this machine",
+        description="Import the node image into the system's repository and check it out beside "
+        "it. Layers of the booted system are not fetched.",
+    )
+    pulling.add_argument(
+        "--image",
+        metavar="IMGREF",
+        help=f"docker://HOST/NAME@sha256:… or oci:DIR:TAG (default: from {host.CONFIG})",
+    )
+    pulling.add_argument(
+        "--retry-for",
+        type=float,
+        metavar="SECONDS",
+        help="give up on a failing registry after this time; 0: at once (default: never)",
+    )
+    pulling.set_defaults(call=_pull)
+    for name, call, text in (
+        ("overlay", _overlay, "merge /etc and lay the pulled image over /usr"),
+        ("finish", _finish, "record success and switch to multi-user.target"),
+    ):
+        commands.add_parser(name, help=text, description=text.capitalize() + ".").set_defaults(
+            call=call
+        )
+    status = commands.add_parser(
+        "status", help="how far this machine is", description="How far this machine is."
+    )
+    status.add_argument("--json", action="store_true", help="as JSON")
+    status.set_defaults(call=_status)
+    units = commands.add_parser(
+        "units",
+        help="write the systemd units and the generator",
+        description="Write the agent's systemd units and generator below DIR, for an installer to "
+        "put on the machine.",
+    )
+    units.add_argument("dir", metavar="DIR", help="the machine's root, or a folder in its stead")
+    units.add_argument("--agent", default=AGENT, help="the command that starts the agent")
+    units.add_argument(
+        "--marker",
+        default=MARKER,
+        help=f"the package whose absence calls for the overlay (default: {MARKER})",
+    )
+    units.set_defaults(call=_units)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status. Errors are printed, never raised."""
+    arguments = make_parser().parse_args(argv)
+    sink = json_lines(sys.stderr) if arguments.log == "json" else plain(sys.stderr)
+    try:
+        arguments.call(arguments, Reporter(sink))
+    except StrataError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        return _report(InterruptedByUserError("interrupted; run it again to go on"))
+    except OSError as error:
+        return _report(os_error(error, "working on this machine"))
+    return 0
+
+
+def _report(error: StrataError) -> int:
+    sys.stderr.write(f"strata-node: {error.message}\n")
+    output = str(error.context.get("output", "")).strip()
+    for line in output.splitlines()[-10:]:
+        sys.stderr.write(f"  | {line}\n")
+    if error.hint:
+        sys.stderr.write(f"  hint: {error.hint}\n")
+    return error.exit_status
+
+
+def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    text = arguments.image or host.configured_image()
+    state = pull(ImageReference.parse(text), retry_for_s=arguments.retry_for, reporter=reporter)
+    sys.stdout.write(
+        f"pulled {state.manifest_digest}: {state.fetched_bytes / 1e6:.1f} MB fetched of "
+        f"{state.image_bytes / 1e6:.1f} MB in {state.pull_seconds:.1f} s\n"
+    )
+
+
+def _overlay(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    state = overlay(reporter)
+    sys.stdout.write(f"overlaid {state.manifest_digest} in {state.overlay_seconds:.1f} s\n")
+
+
+def _finish(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    finish(reporter)
+
+
+def _status(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    state = State.load()
+    if arguments.json:
+        sys.stdout.write(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
+        return
+    peak = max(state.pull_peak_bytes, state.overlay_peak_bytes)
+    rows = [("phase", state.phase)]
+    if state.phase != host.NOTHING:
+        rows += [
+            ("image", state.image),
+            ("digest", state.manifest_digest),
+            ("version", state.version),
+            ("fetched", f"{state.fetched_bytes / 1e6:.1f} of {state.image_bytes / 1e6:.1f} MB"),
+            ("pull", f"{state.pull_seconds:.1f} s"),
+            ("overlay", f"{state.overlay_seconds:.1f} s"),
+            ("peak memory", f"{peak / 1e6:.0f} MB"),
+            ("/etc", f"{state.etc_changed} changes, {len(state.etc_kept)} kept"),
+        ]
+    for name, value in rows:
+        sys.stdout.write(f"{name:12} {value}\n")
+
+
+def _units(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    written = write_units(Path(arguments.dir), agent=arguments.agent, marker=arguments.marker)
+    for path in written:
+        sys.stdout.write(f"{path}\n")

@@ -1,0 +1,32 @@
+"""Finish: say that the overlay is done, then let the machine go on to multi-user.target.
+
+Success is recorded first: switching the target ends units of the old one, this one among them
+perhaps, and that must not read as failure (requirement R6.10).
+"""
+
+from __future__ import annotations
+
+from strata.core.errors import StrataError
+from strata.core.events import Reporter
+from strata.core.files import locked
+from strata.core.process import require_root, run
+from strata.node import host
+from strata.node.host import State
+
+TARGET = "multi-user.target"
+
+
+def finish(reporter: Reporter) -> State:
+    """Record success and switch to multi-user.target without waiting for it."""
+    require_root("switching the target")
+    with locked(host.LOCK, "the node agent", wait=False):
+        state = State.load()
+        if state.phase not in (host.OVERLAID, host.FINISHED):
+            raise StrataError(
+                "the node image is not overlaid", hint="run strata-node overlay first"
+            )
+        state = state.at(host.FINISHED)
+        state.save()
+    with reporter.step(f"switch to {TARGET}"):
+        run(["systemctl", "--no-block", "isolate", TARGET])
+    return state

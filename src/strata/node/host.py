@@ -1,0 +1,114 @@
+"""Where things are on the machine, and what the agent remembers: one JSON file under /run.
+
+/run is gone at the next boot, and so is the overlay: the two live equally long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from strata.core.errors import DefinitionError, StrataError
+from strata.core.files import atomic_write, pretty_json
+
+STATE = Path("/run/strata-node/state.json")
+BACKUP = Path("/run/strata-node/etc-before")
+LOCK = Path("/run/strata-node/lock")
+CONFIG = Path("/etc/strata/node.json")
+BOOTED = Path("/run/ostree-booted")
+REPO = Path("/ostree/repo")
+SYSROOT = Path("/sysroot")
+CHECKOUT = Path("/ostree/repo/tmp/node-image")
+
+# The phases in order; a machine is in the last one it finished.
+NOTHING, PULLED, OVERLAID, FINISHED = "nothing", "pulled", "overlaid", "finished"
+
+
+@dataclass(frozen=True)
+class State:
+    """How far the machine is. Sizes in bytes, times in seconds; peaks are VmHWM."""
+
+    phase: str = NOTHING
+    image: str = ""
+    manifest_digest: str = ""
+    merge_commit: str = ""
+    base_commit: str = ""
+    version: str = ""
+    fetched_bytes: int = 0
+    image_bytes: int = 0
+    pull_seconds: float = 0.0
+    overlay_seconds: float = 0.0
+    pull_peak_bytes: int = 0
+    overlay_peak_bytes: int = 0
+    etc_changed: int = 0
+    etc_kept: tuple[str, ...] = ()
+    kernel_note: str = ""
+
+    def save(self) -> None:
+        """Write the state durably."""
+        atomic_write(STATE, pretty_json(asdict(self)))
+
+    def at(self, phase: str, **values: object) -> State:
+        """The state of a later phase."""
+        return replace(self, phase=phase, **values)  # type: ignore[arg-type]
+
+    @staticmethod
+    def load() -> State:
+        """The machine's state; the first phase when there is none. Raises DefinitionError."""
+        try:
+            document = json.loads(STATE.read_bytes())
+            document["etc_kept"] = tuple(document["etc_kept"])
+            return State(**document)
+        except FileNotFoundError:
+            return State()
+        except (ValueError, TypeError, KeyError) as error:
+            raise DefinitionError(
+                f"{STATE} is damaged: {error}", hint="remove it and run the agent again"
+            ) from error
+
+
+def configured_image() -> str:
+    """The image reference in the agent's configuration. Raises DefinitionError."""
+    try:
+        document = json.loads(CONFIG.read_bytes())
+        image = document["image"]
+    except FileNotFoundError:
+        raise DefinitionError(
+            f"no image is named: there is no {CONFIG}",
+            hint='give --image, or write {"image": "docker://HOST/NAME@sha256:…"} there',
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DefinitionError(
+            f'{CONFIG} is not {{"image": "…"}}: {error}', context={"file": CONFIG}
+        ) from error
+    return str(image)
+
+
+def require_booted() -> None:
+    """Raise StrataError unless this machine was booted from an OSTree deployment."""
+    if not BOOTED.exists() or not (REPO / "config").exists():
+        raise StrataError(
+            "this machine was not booted from an OSTree deployment",
+            hint=f"the agent needs {BOOTED} and {REPO}",
+        )
+
+
+def architecture() -> str:
+    """This machine's architecture, as uname names it."""
+    return platform.machine()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held (VmHWM)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise StrataError("the kernel does not say VmHWM")
+
+
+def running_kernel() -> str:
+    """The version of the running kernel."""
+    return os.uname().release

@@ -1,0 +1,82 @@
+"""mount(2) and its kin, with errors that name what was tried."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from strata.core.errors import StrataError
+
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
+MS_SLAVE = 1 << 19
+MNT_DETACH = 2
+CLONE_NEWNS = 0x00020000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, doing: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise StrataError(
+            f"{doing} failed: {os.strerror(number)}",
+            hint="the agent needs CAP_SYS_ADMIN in the machine's own mount namespace",
+            context={"errno": number},
+        )
+
+
+def _mount(source: str | None, target: str, flags: int, doing: str) -> None:
+    first = os.fsencode(source) if source else None
+    _check(_libc.mount(first, os.fsencode(target), None, flags, None), doing)
+
+
+def bind(source: str, target: str, *, recursive: bool = False) -> None:
+    """Show a folder at another place too."""
+    flags = MS_BIND | (MS_REC if recursive else 0)
+    _mount(source, target, flags, f"binding {source} to {target}")
+
+
+def make_read_only(target: str) -> None:
+    """Make one mount read-only; mounts below it keep their own flag."""
+    _mount(
+        None, target, MS_REMOUNT | MS_BIND | MS_RDONLY, f"making the mount at {target} read-only"
+    )
+
+
+def make_writable(target: str) -> None:
+    """Make one mount writable again, as far as its file system is."""
+    _mount(None, target, MS_REMOUNT | MS_BIND, f"making the mount at {target} writable")
+
+
+def unmount(target: str) -> None:
+    """Take a mount away; it goes for good when its last user is done."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmounting {target}")
+
+
+def private_namespace() -> None:
+    """Mounts of this process are its own from here on; the machine's still reach it."""
+    _check(_libc.unshare(CLONE_NEWNS), "leaving the mount namespace")
+    _mount(None, "/", MS_REC | MS_SLAVE, "making mounts private")
+
+
+def mount_points(below: str = "/") -> list[str]:
+    """Mount points at or below a path, in the order they were mounted (later ones may hide)."""
+    top = below.rstrip("/")
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            point = _unescape(line.split(" ")[4])
+            if point == (top or "/") or point.startswith(top + "/"):
+                found.append(point)
+    return found
+
+
+def is_read_only(path: str) -> bool:
+    """Whether a path is on a read-only mount."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _unescape(text: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
