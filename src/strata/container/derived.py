@@ -23,6 +23,7 @@ from strata.ostree.objects import (
     Checksum,
     DirMeta,
     FileHeader,
+    Xattrs,
     check_name,
 )
 from strata.ostree.repo import Writer
@@ -112,7 +113,7 @@ def _add(
 ) -> None:
     if entry.type == DIRECTORY:
         folder = _folder(layer, where)
-        folder.meta = DirMeta(entry.uid, entry.gid, S_IFDIR | entry.mode, _sorted(entry))
+        folder.meta = DirMeta(entry.uid, entry.gid, S_IFDIR | entry.mode, _xattrs(entry))
         layer.implied.discard("/".join(where))
         return
     if not where:
@@ -168,14 +169,26 @@ def _write(writer: Writer, tar: TarReader, entry: TarEntry) -> Checksum:
         target = entry.target.decode("utf-8", "surrogateescape")
         if not target:
             raise ImageError("a link in a layer points to nothing")
-        header = FileHeader(entry.uid, entry.gid, S_IFLNK | 0o777, target, _sorted(entry))
+        header = FileHeader(entry.uid, entry.gid, S_IFLNK | 0o777, target, _xattrs(entry))
         return writer.content(header, None)
-    header = FileHeader(entry.uid, entry.gid, S_IFREG | entry.mode, "", _sorted(entry))
+    header = FileHeader(entry.uid, entry.gid, S_IFREG | entry.mode, "", _xattrs(entry))
     return writer.content(header, tar)
 
 
-def _sorted(entry: TarEntry) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(sorted(entry.xattrs))
+def _xattrs(entry: TarEntry) -> Xattrs:
+    """Sorted, without those of empty value, which libostree leaves out, and without overlayfs's
+    own, which would change what a checkout shows when it is the lower side of a mount."""
+    for name, _ in entry.xattrs:
+        if not name or b"\0" in name:
+            raise ImageError(
+                f"an extended attribute of {entry.path!r} in a layer has no proper name"
+            )
+    kept = [
+        (name, value)
+        for name, value in entry.xattrs
+        if value and not name.startswith(b"trusted.overlay.")
+    ]
+    return tuple(sorted(kept))
 
 
 def overlay(lower: Tree, layer: Tree, implied: set[str], path: str = "") -> Tree:

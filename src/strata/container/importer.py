@@ -12,6 +12,7 @@ are still coming is marked partial. Source: ostree-ext's container/store.rs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from strata.container import derived, labels
 from strata.container.layout_v1 import import_layer
 from strata.container.refs import BLOB, IMAGE, blob_ref, image_ref
 from strata.core.clock import parse_rfc3339
-from strata.core.errors import ImageError, ObjectError
+from strata.core.errors import DigestError, ImageError, ObjectError, StrataError
 from strata.core.events import Reporter, Step
 from strata.core.files import canonical_json
 from strata.oci.compression import Readable, decompress
@@ -41,6 +42,7 @@ MANIFEST_DIGEST = "ostree.manifest-digest"
 MANIFEST = "ostree.manifest"
 IMAGE_CONFIG = "ostree.container.image-config"
 _IMPLIED = "strata.implied-folders"
+_DEPLOYED = ("ostree/0/", "ostree/1/", "rpmostree/base/", "ostree/container/baseimage/")
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ class _Import:
         diff_ids = config.diff_ids[count:]
         with self._step("import derived layers", rest) as step:
             done = self._parallel(
-                lambda item: self._import_derived(item[0], by_diff_id.get(item[1]), tree, step),
+                lambda item: self._import_derived(
+                    item[0], item[1], by_diff_id.get(item[1]), tree, step
+                ),
                 list(zip(rest, diff_ids)),
             )
         with self.reporter.step("lay the layers over the base") as step:
@@ -164,11 +168,23 @@ class _Import:
                     future.cancel()
                 raise
 
-    def _read(self, layer: Descriptor, step: _Counting, use: Callable[[TarReader], None]) -> None:
+    def _read(
+        self,
+        layer: Descriptor,
+        step: _Counting,
+        use: Callable[[TarReader], None],
+        diff_id: Digest | None = None,
+    ) -> None:
+        """Read a layer's tar to its end. diff_id: what its bytes must be, where it is relied on."""
         with self.source.open_layer(layer) as stream:
-            counted = step.count(stream)
-            tar = TarReader(decompress(counted, layer.media_type))
-            use(tar)
+            tar = _Hashed(decompress(step.count(stream), layer.media_type))
+            use(TarReader(tar if diff_id else tar.stream))
+        if diff_id and tar.digest != diff_id:
+            raise DigestError(
+                f"layer {layer.digest} does not have its diff-id",
+                hint="the image contradicts itself; build it again",
+                context={"expected": diff_id, "actual": tar.digest},
+            )
 
     # --- the base --------------------------------------------------------------------------
 
@@ -233,7 +249,12 @@ class _Import:
     # --- derived layers --------------------------------------------------------------------
 
     def _import_derived(
-        self, layer: Descriptor, same: Checksum | None, base: Tree, step: _Counting
+        self,
+        layer: Descriptor,
+        diff_id: Digest,
+        same: Checksum | None,
+        base: Tree,
+        step: _Counting,
     ) -> LayerImport:
         ref = blob_ref(layer.digest)
         known = self.repo.resolve(ref) or same
@@ -244,7 +265,12 @@ class _Import:
             return LayerImport(layer.digest, "derived", known, 0)
         found: list[derived.LayerTree] = []
         with self.repo.writer() as writer:
-            self._read(layer, step, lambda tar: found.append(derived.read_layer(writer, tar, base)))
+
+            def use(tar: TarReader) -> None:
+                found.append(derived.read_layer(writer, tar, base))
+
+            # Another image may reuse this layer's commit by its diff-id: it must be true.
+            self._read(layer, step, use, diff_id)
             implied = json.dumps(sorted(found[0].implied))
             commit = commit_tree(
                 writer, found[0].tree, timestamp=0, metadata={_IMPLIED: Variant.text(implied)}
@@ -260,24 +286,25 @@ class _Import:
     def _stored_diff_ids(self) -> dict[Digest, Checksum]:
         """From the diff-id of each derived layer stored under any image to its commit."""
         known = {}
-        for stored in self._stored_images().values():
-            metadata = stored.metadata
-            if IMAGE_CONFIG not in metadata or MANIFEST not in metadata:
-                continue
-            config = ImageConfig.parse(metadata[IMAGE_CONFIG].as_text().encode())
-            manifest = Manifest.parse(metadata[MANIFEST].as_text().encode())
-            count = base_layer_count(manifest, config)
+        for stored in self._stored_images(IMAGE).values():
+            try:
+                config = ImageConfig.parse(stored.metadata[IMAGE_CONFIG].as_text().encode())
+                manifest = Manifest.parse(stored.metadata[MANIFEST].as_text().encode())
+                count = base_layer_count(manifest, config)
+            except (KeyError, StrataError):
+                continue  # other tools store images without a configuration, or with `null`
             for layer, diff_id in zip(manifest.layers[count:], config.diff_ids[count:]):
                 commit = self.repo.resolve(blob_ref(layer.digest))
                 if commit is not None:
                     known[diff_id] = commit
         return known
 
-    def _stored_images(self) -> dict[str, Commit]:
+    def _stored_images(self, *prefixes: str) -> dict[str, Commit]:
         found = {}
-        for ref, checksum in self.repo.refs(IMAGE).items():
-            if self.repo.has(checksum, "commit"):
-                found[ref] = self.repo.commit(checksum)
+        for prefix in prefixes:
+            for ref, checksum in self.repo.refs(prefix).items():
+                if self.repo.has(checksum, "commit"):
+                    found[ref] = self.repo.commit(checksum)
         return found
 
     # --- the merge -------------------------------------------------------------------------
@@ -317,12 +344,16 @@ class _Import:
                 del etc.files[name]
 
     def _forget_unneeded(self) -> None:
-        """Remove the refs of layers that no stored image has."""
+        """Remove the refs of layers that no stored or deployed image has."""
         needed = set()
-        for commit in self._stored_images().values():
-            if MANIFEST in commit.metadata:
+        for commit in self._stored_images(IMAGE, *_DEPLOYED).values():
+            if MANIFEST not in commit.metadata:
+                continue
+            try:
                 manifest = Manifest.parse(commit.metadata[MANIFEST].as_text().encode())
-                needed |= {blob_ref(layer.digest) for layer in manifest.layers}
+            except StrataError:
+                return  # an image of which nothing is known: its layers could be any
+            needed |= {blob_ref(layer.digest) for layer in manifest.layers}
         for ref in self.repo.refs(BLOB):
             if ref not in needed:
                 self.repo.delete_ref(ref)
@@ -363,6 +394,21 @@ class _Counting:
         return _Counted(stream, self)
 
 
+class _Hashed:
+    def __init__(self, stream: Readable) -> None:
+        self.stream = stream
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.stream.read(size)
+        self._hash.update(data)
+        return data
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())
+
+
 class _Counted:
     def __init__(self, stream: Readable, step: _Counting) -> None:
         self._stream, self._step = stream, step
@@ -378,7 +424,8 @@ def _canonical(data: bytes) -> str:
 
 
 def _time(text: str) -> int:
+    """Seconds since 1970; 0 when there is no time, as with the year 1 that Go writes for none."""
     try:
-        return parse_rfc3339(text) if text else 0
-    except ValueError:
+        return max(0, parse_rfc3339(text)) if text else 0
+    except (ValueError, OverflowError):
         return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Mapping
 
 from strata.core.errors import UsageError
@@ -36,7 +37,8 @@ def rfc3339(seconds: int) -> str:
 
 def parse_rfc3339(text: str) -> int:
     """The reverse of `rfc3339`; fractions of a second are dropped. Raises ValueError."""
-    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    whole = re.sub(r"\.\d+", "", text)  # Python 3.9 reads three or six digits, and no others
+    moment = datetime.datetime.fromisoformat(whole.replace("Z", "+00:00"))
     return int(moment.timestamp())
 
 

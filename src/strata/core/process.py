@@ -202,8 +202,8 @@ def require_root(what: str) -> None:
 
 def os_error(error: OSError, doing: str) -> StrataError:
     """An OSError as one of ours: a full disk becomes NoSpaceError. doing: "writing the blob"."""
-    path = error.filename or ""
-    where = f" ({os.fsdecode(path)})" if path else ""
+    path = error.filename  # a number when the call was on an open file
+    where = f" ({os.fsdecode(path)})" if isinstance(path, (str, bytes)) and path else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
             f"no space left on the device while {doing}{where}",

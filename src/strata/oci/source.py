@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from strata.core.errors import ArchitectureError, DigestError, ImageError
+from strata.core.errors import ArchitectureError, DigestError, ImageError, ObjectError
 from strata.oci import skopeo
 from strata.oci.compression import Readable
 from strata.oci.digest import Digest
@@ -49,6 +49,15 @@ class _Checked:
         self._size += len(data)
         return data
 
+    @contextmanager
+    def reading(self) -> Iterator[Readable]:
+        try:
+            yield self
+        except (DigestError, ImageError, ObjectError):
+            self.finish()  # bytes that are damaged are the reason of what they do not hold
+            raise
+        self.finish()
+
     def finish(self) -> None:
         while self.read(1 << 20):
             pass
@@ -74,10 +83,9 @@ class _LayoutSource:
 
     @contextmanager
     def open_layer(self, layer: Descriptor) -> Iterator[Readable]:
-        with self._layout.open_blob(layer.digest) as stream:
-            checked = _Checked(stream, layer, self._where)
+        blob = self._layout.open_blob(layer.digest)
+        with blob as stream, _Checked(stream, layer, self._where).reading() as checked:
             yield checked
-            checked.finish()
 
 
 class _ProxySource:
@@ -95,10 +103,11 @@ class _ProxySource:
     def open_layer(self, layer: Descriptor) -> Iterator[Readable]:
         # By digest: the tag may have moved since the manifest was read.
         pinned = self._reference.at(self.manifest_digest)
-        with skopeo.Proxy(str(pinned)) as proxy, proxy.blob(layer.digest, layer.size_bytes) as pipe:
-            checked = _Checked(pipe, layer, str(self._reference))
-            yield checked
-            checked.finish()
+        where = str(self._reference)
+        with skopeo.Proxy(str(pinned)) as proxy:
+            blob = proxy.blob(layer.digest, layer.size_bytes)
+            with blob as pipe, _Checked(pipe, layer, where).reading() as checked:
+                yield checked
 
 
 def choose_manifest(layout: Layout, descriptor: Descriptor, architecture: str) -> Descriptor:
