@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,10 +134,23 @@ def remove_tree(path: Path) -> None:
             f"{path} cannot be removed: {mounts[0]} is mounted in it",
             hint=f"umount {mounts[0]}",
         )
-    deploy = path.glob("**/ostree/deploy/*/deploy/*") if (path / "ostree").is_dir() else ()
-    for deployment in (path, *deploy):
-        set_immutable(deployment, False)
-    shutil.rmtree(path)
+    shutil.rmtree(path, onerror=_clear_immutable)
+
+
+def _clear_immutable(
+    remove: Callable[..., object], name: str, error: tuple[object, BaseException, object]
+) -> None:
+    """A deployment's root is immutable: its entries go once the flag is cleared."""
+    if not isinstance(error[1], PermissionError):
+        raise error[1]
+    path = Path(name)
+    set_immutable(path, False)
+    set_immutable(path.parent, False)
+    if remove in (os.rmdir, os.unlink):
+        # rmtree works relative to an open folder; here the whole name is at hand.
+        os.rmdir(path) if path.is_dir() and not path.is_symlink() else os.unlink(path)
+    else:
+        shutil.rmtree(path, onerror=_clear_immutable)
 
 
 @contextmanager
