@@ -50,6 +50,10 @@ class Context:
     ) -> None:
         self._exit.close()
 
+    def pause(self) -> None:
+        """Leave the terminal to someone else: live progress ends here."""
+        self._exit.close()
+
     @property
     def cache(self) -> Path:
         """Downloads and conversions kept between stores and clones."""

@@ -26,7 +26,6 @@ from strata.core.events import Reporter
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
-from strata.oci.digest import Digest
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
@@ -97,7 +96,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
-        Input("lock", str(target), str(Digest.of(lock.to_bytes()))),
+        Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
     if parent:

@@ -101,7 +101,7 @@ def prepare_node(
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
-        Input("lock", str(target), str(Digest.of(lock.to_bytes()))),
+        Input("lock", str(target), lock.identity()),
         Input("base", "image", str(found.manifest)),
         *tool_inputs(),
     ]

@@ -188,7 +188,8 @@ class InputChange:
 
 
 def _short(digest: str) -> str:
-    return digest[7:19] if digest.startswith("sha256:") else digest
+    bare = digest[7:] if digest.startswith("sha256:") else digest
+    return bare[:12] if len(bare) == 64 else bare
 
 
 def changed_inputs(old: Iterable[Input], new: Iterable[Input]) -> tuple[InputChange, ...]:

@@ -147,6 +147,7 @@ def _accept(command: list[str], done: Completed) -> None:
 def kernel_note() -> str:
     """What to say when the running kernel is not one the booted image has modules for."""
     running = host.running_kernel()
-    if os.path.isdir(f"/{MODULES}/{running}"):
+    # In a container the kernel is the host's, and so are its modules.
+    if os.path.isdir(f"/{MODULES}/{running}") or os.path.exists("/run/systemd/container"):
         return ""
     return f"the running kernel {running} has no modules in /{MODULES}: it is not this image's"

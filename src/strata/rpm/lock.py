@@ -5,13 +5,14 @@ JSON, sorted by package, stable: the same packages give the same text.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from strata.core.errors import DefinitionError
-from strata.core.files import pretty_json
+from strata.core.files import canonical_json, pretty_json
 from strata.rpm.nevra import NEVRA
 
 LOCK_VERSION = 1
@@ -58,6 +59,13 @@ class Lock:
             words.append(f"{current.nevra.name} is required by {current.required_by}")
             current = by_name.get(current.required_by)
         return ", ".join(words) or "it was there before"
+
+    def identity(self) -> str:
+        """`sha256:…` of what decides an install: packages, their bytes, the time. Not the lines
+        of a treefile that asked for them: those move."""
+        rows = [[str(package.nevra), package.sha256] for package in self.packages]
+        content = canonical_json([self.arch, self.generated, rows])
+        return "sha256:" + hashlib.sha256(content).hexdigest()
 
     def to_bytes(self) -> bytes:
         """The lock as indented JSON."""
