@@ -1,0 +1,80 @@
+"""What several tiers share: the command itself, and one store built once for all of them.
+
+The store is kept outside of the repository, under the cache, by the digest of the source and the
+definitions it was built from: a second run, or another tier, finds it up to date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "definitions" / "sample"
+Strata = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def cache_folder() -> Path:
+    """The cache that downloads and test stores are kept in."""
+    return Path(os.environ.get("STRATA_CACHE") or Path.home() / ".cache" / "strata")
+
+
+def run_strata(*arguments: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person would."""
+    command = [str(Path(sys.executable).with_name("strata")), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **env}, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stderr[-6000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def strata() -> Strata:
+    """The command; keyword arguments are environment variables."""
+    return run_strata
+
+
+@pytest.fixture(scope="session")
+def sample_repos() -> Path:
+    """The sample's RPM repositories (release compose), shared between stores."""
+    dest = cache_folder() / "tests" / "sample-release"
+    run_strata("sample", "repos", str(dest))
+    return dest
+
+
+def make_store(store: Path, repos: Path) -> Path:
+    """A store whose `$store/sample` is the shared repositories."""
+    store.mkdir(parents=True, exist_ok=True)
+    link = store / "sample"
+    if not link.is_symlink():
+        link.symlink_to(repos)
+    return store
+
+
+@pytest.fixture(scope="session")
+def built_store(sample_repos: Path) -> Path:
+    """A store with all four sample targets built. Tests must not change its tags or records."""
+    total = hashlib.sha256()
+    for folder in (ROOT / "src", SAMPLE):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    stores = cache_folder() / "tests" / "stores"
+    store = stores / total.hexdigest()[:16]
+    for old in stores.iterdir() if stores.is_dir() else ():
+        if old != store:
+            run_strata("clean", "--store", str(old), check=False)
+            shutil.rmtree(old, ignore_errors=True)
+    make_store(store, sample_repos)
+    targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
+    run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
+    return store

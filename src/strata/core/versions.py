@@ -34,7 +34,10 @@ class OSVersion:
         if not match:
             raise ValueError(f"{text!r} is not a version X.Y.YYYYMMDD-N")
         major, minor, date, build, dev = match.groups()
-        datetime.datetime.strptime(date, "%Y%m%d")
+        try:
+            datetime.datetime.strptime(date, "%Y%m%d")
+        except ValueError:
+            raise ValueError(f"{date} in the version {text!r} is not a day") from None
         return OSVersion(int(major), int(minor), date, int(build), dev is not None)
 
 

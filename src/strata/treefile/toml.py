@@ -56,8 +56,12 @@ class TomlDocument:
                 if not key:
                     continue
                 here = (*table, next(part for part in key.groups() if part is not None))
-            if here == path[: len(here)] and len(here) > best_depth:
-                best, best_depth = number, len(here)
+            # A key inside the wanted table, or the table's header, points to it as well.
+            depth = len(here) if here == path[: len(here)] else 0
+            if here[: len(path)] == path:
+                depth = len(path)
+            if depth > best_depth:
+                best, best_depth = number, depth
         return best
 
     def error(self, path: Path, problem: str, hint: str | None = None) -> DefinitionError:
