@@ -203,9 +203,10 @@ def changed_inputs(old: Iterable[Input], new: Iterable[Input]) -> tuple[InputCha
     )
 
 
-def schema() -> object:
+def schema() -> dict[str, object]:
     """The JSON schema of a record."""
     data = pkgutil.get_data("strata.core", "record.schema.json")
     if data is None:
         raise FileNotFoundError("record.schema.json")
-    return json.loads(data)
+    document: dict[str, object] = json.loads(data)
+    return document

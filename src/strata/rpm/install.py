@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from strata.core.errors import PackageError, ToolFailedError
+from strata.core.errors import NoSpaceError, PackageError, ToolFailedError
 from strata.core.events import Step
 from strata.core.files import remove_tree
 from strata.core.process import require_root
@@ -60,6 +60,11 @@ def install(
     if answer.get("error") == "unsolvable":
         text = " ".join(str(answer["message"]).split())
         raise PackageError(f"the locked packages cannot be installed: {text}")
+    if answer.get("error") and _is_about_space(str(answer.get("message"))):
+        raise NoSpaceError(
+            f"no space left on the device while installing {len(files)} packages in {root}",
+            hint="free some space, or put the store on a larger disk with --store",
+        )
     if answer.get("error"):
         raise ToolFailedError(
             "dnf could not install the packages", context={"output": answer.get("message")}
@@ -70,6 +75,11 @@ def install(
         if name not in there:
             remove_tree(root / name)
     close_database(database)
+
+
+def _is_about_space(message: str) -> bool:
+    """rpm counts the space before a transaction, and may still run out in it."""
+    return "more space needed" in message or "No space left on device" in message
 
 
 def close_database(database: Path) -> None:

@@ -1,0 +1,188 @@
+"""What a build promises: nothing written twice, reasons named, bytes repeatable, layers kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import SAMPLE, Strata, make_store
+from strata.oci.layout import Layout
+from strata.oci.model import ImageConfig, Index, Manifest
+
+pytestmark = pytest.mark.tools
+
+
+def manifest_of(store: Path, tag: str) -> tuple[Manifest, ImageConfig]:
+    layout = Layout.open(store)
+    index = Index.parse(layout.read(layout.resolve(tag)))
+    manifest = Manifest.parse(layout.read(index.manifests[0]))
+    return manifest, ImageConfig.parse(layout.read(manifest.config))
+
+
+def snapshot(store: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the store that is not scratch or dnf's cache, with size and time."""
+    found = {}
+    for path in store.rglob("*"):
+        top = path.relative_to(store).parts[0]
+        if path.is_file() and top in ("blobs", "records", "locks", "index.json", "oci-layout"):
+            status = path.stat()
+            found[str(path)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def test_a_second_build_writes_nothing_and_says_what_it_compared(
+    built_store: Path, strata: Strata
+) -> None:
+    before = snapshot(built_store)
+    done = strata("-C", str(SAMPLE), "--store", str(built_store), "build", "node/4.19")
+    assert snapshot(built_store) == before
+    assert "node/4.19@sample-12: compared 1 base, 1 definition, 1 lock, 1 overlay," in done.stdout
+    assert "2 treefiles" in done.stdout
+
+
+def test_both_releases_share_the_base_digest(built_store: Path) -> None:
+    records = [
+        json.loads((built_store / f"records/node/{release}@sample-12.json").read_text())
+        for release in ("4.19", "4.20")
+    ]
+    coreos = json.loads((built_store / "records/coreos/sample-12.json").read_text())
+    assert {record["outputs"]["base"] for record in records} == {coreos["outputs"]["manifest"]}
+
+
+def test_the_bases_layers_are_first_and_byte_identical(built_store: Path) -> None:
+    base, _ = manifest_of(built_store, "coreos/sample-12")
+    node, _ = manifest_of(built_store, "node/4.19@sample-12")
+    assert node.layers[: len(base.layers)] == base.layers
+    assert len(node.layers) > len(base.layers)
+
+
+def test_r3_7_the_last_layer_is_only_the_package_list(built_store: Path) -> None:
+    node, config = manifest_of(built_store, "node/4.19@sample-12")
+    assert config.labels["io.openshift.metalayer"] == "true"
+    blob = Layout.open(built_store).blob_path(node.layers[-1].digest)
+    listing = subprocess.run(["tar", "tvzf", blob], capture_output=True, text=True, check=True)
+    files = [line.split()[-1] for line in listing.stdout.splitlines() if line[0] != "d"]
+    assert files == ["usr/share/openshift/base/meta.json"]
+    text = subprocess.run(["tar", "xzOf", blob, files[0]], capture_output=True, check=True).stdout
+    packages = json.loads(text)["rpmdb.pkglist"]
+    assert packages == sorted(packages)
+    assert ["containerd", "0"] in [row[:2] for row in packages]
+    assert all(len(row) == 5 for row in packages)
+
+
+def test_a_package_is_a_layer_of_its_own(built_store: Path) -> None:
+    record = json.loads((built_store / "records/node/4.19@sample-12.json").read_text())
+    titles = [layer["title"] for layer in record["outputs"]["node_layers"]]
+    assert "kubernetes-client" in titles
+    assert "containerd" in titles
+    assert titles[-3:] == ["configuration", "rpmdb", "package list"]
+
+
+@pytest.mark.parametrize(
+    "tag", ["bootc/sample-12", "coreos/sample-12", "node/4.19@sample-12", "node/4.20@sample-12"]
+)
+def test_skopeo_reads_every_image_of_the_store(built_store: Path, tag: str) -> None:
+    shown = subprocess.run(
+        ["skopeo", "inspect", f"oci:{built_store}:{tag}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    labels = json.loads(shown.stdout)["Labels"]
+    assert labels["containers.bootc"] == "1"
+    assert labels["org.opencontainers.image.version"].startswith("12.9.")
+
+
+def test_ostree_finds_the_stores_repository_sound(built_store: Path) -> None:
+    subprocess.run(["ostree", "fsck", f"--repo={built_store}/repo", "--quiet"], check=True)
+
+
+def test_no_node_package_is_in_the_base(built_store: Path) -> None:
+    for layer in ("bootc", "coreos"):
+        lock = json.loads((built_store / f"locks/{layer}/sample-12.lock").read_text())
+        names = {package["nevra"].rsplit("-", 2)[0] for package in lock["packages"]}
+        assert not names & {"containerd", "runc", "kubernetes-client", "openvswitch-switch"}
+
+
+@pytest.fixture
+def definitions(tmp_path: Path) -> Path:
+    """A copy of the sample's definitions, to change."""
+    return Path(shutil.copytree(SAMPLE, tmp_path / "definitions", symlinks=True))
+
+
+@pytest.fixture
+def own_store(built_store: Path, tmp_path: Path) -> Path:
+    """A copy of the built store (blobs and objects as hard links), to build into."""
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-al", built_store, store], check=True)
+    for name in ("index.json", "records"):
+        target = store / name
+        data = subprocess.run(["cp", "-a", built_store / name, tmp_path], check=True)
+        assert data.returncode == 0
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        (tmp_path / name).rename(target)
+    return store
+
+
+def test_a_changed_line_rebuilds_that_layer_and_names_the_input(
+    definitions: Path, own_store: Path, strata: Strata
+) -> None:
+    path = definitions / "node/manifest.yaml"
+    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    common = ("-C", str(definitions), "--store", str(own_store), "--json")
+    told = json.loads(strata(*common, "--dry-run", "build", "node/4.19").stdout)
+    assert [row["status"] for row in told] == ["up to date", "up to date", "would build"]
+    done = json.loads(strata(*common, "build", "node/4.19", "node/4.20").stdout)
+    assert [row["status"] for row in done] == ["up to date", "up to date", "built", "up to date"]
+    assert len(done[2]["changes"]) == 1
+    assert done[2]["changes"][0].startswith("treefile node/manifest.yaml changed (")
+
+
+def test_a_changed_package_leaves_the_other_layers_blobs(
+    definitions: Path, own_store: Path, strata: Strata
+) -> None:
+    before, _ = manifest_of(own_store, "node/4.19@sample-12")
+    path = definitions / "node/manifest.yaml"
+    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    strata("-C", str(definitions), "--store", str(own_store), "build", "node/4.19")
+    after, _ = manifest_of(own_store, "node/4.19@sample-12")
+    moved = {layer.digest for layer in after.layers} - {layer.digest for layer in before.layers}
+    assert len(moved) == 1  # the configuration: os-release
+
+
+def test_a_published_base_needs_no_definitions_of_its_own(
+    definitions: Path, built_store: Path, sample_repos: Path, tmp_path: Path, strata: Strata
+) -> None:
+    shutil.rmtree(definitions / "bootc")
+    shutil.rmtree(definitions / "coreos")
+    (definitions / "strata.toml").write_text(
+        "schema = 1\n"
+        'repos = ["sample.repo"]\n'
+        "[stream.sample-12]\n"
+        'version = "12.9"\n'
+        'arches = ["x86_64"]\n'
+        f'coreos = {{ from = "docker://registry.example/coreos@sha256:{"0" * 64}" }}\n'
+        '[release."4.19".node.sample-12]\n'
+        'primary = true\nbase = "stream"\ntreefile = "node/manifest.yaml"\n'
+    )
+    store = make_store(tmp_path / "other", sample_repos)
+    base = f"oci:{built_store}:coreos/sample-12"
+    strata("-C", str(definitions), "--store", str(store), "build", "node/4.19", "--base", base)
+    here, _ = manifest_of(store, "node/4.19@sample-12")
+    there, _ = manifest_of(built_store, "node/4.19@sample-12")
+    assert [layer.digest for layer in here.layers] == [layer.digest for layer in there.layers]
+
+
+def test_two_builds_of_the_base_are_bit_identical(
+    built_store: Path, sample_repos: Path, tmp_path: Path, strata: Strata
+) -> None:
+    store = make_store(tmp_path / "again", sample_repos)
+    strata("-C", str(SAMPLE), "--store", str(store), "build", "coreos/sample-12")
+    for name in ("bootc", "coreos"):
+        one = json.loads((built_store / f"records/{name}/sample-12.json").read_text())["outputs"]
+        two = json.loads((store / f"records/{name}/sample-12.json").read_text())["outputs"]
+        assert one == two
