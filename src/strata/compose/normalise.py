@@ -13,7 +13,6 @@ See ostree's "Adapting existing mainstream distributions" and rpm-ostree's compo
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import stat
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def move_var_to_tmpfiles(root: Path, var: Path, tmpfiles_name: str) -> tuple[str
             path = Path(folder) / name
             where = "/var/" + str(path.relative_to(var))
             status = path.lstat()
-            if where in known or where in ("/var/tmp", "/var/run", "/var/lock"):
+            if _escape(where) in known or where in ("/var/tmp", "/var/run", "/var/lock"):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 owner = names.get(("u", status.st_uid), str(status.st_uid))
@@ -197,7 +196,7 @@ def _paths_of_lower_layers(root: Path, tmpfiles_name: str) -> set[str]:
 
 
 def _user_names(root: Path) -> dict[tuple[str, int], str]:
-    names: dict[tuple[str, int], str] = {}
+    names: dict[tuple[str, int], str] = {("u", 0): "root", ("g", 0): "root"}
     for kind, file in (("u", "passwd"), ("g", "group")):
         path = root / "etc" / file
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -205,7 +204,6 @@ def _user_names(root: Path) -> dict[tuple[str, int], str]:
             fields = line.split(":")
             if len(fields) > 2 and fields[2].isdigit():
                 names.setdefault((kind, int(fields[2])), fields[0])
-    names.setdefault(("u", 0), pwd.getpwuid(0).pw_name)
     return names
 
 

@@ -21,7 +21,7 @@ def apply_overlay(root: Path, overlay: Path) -> int:
     """
     written = 0
     for entry in list_overlay(overlay):
-        target = _inside(root, entry.path)
+        target = _inside(root, entry.path, follow_last=entry.kind == "dir")
         if entry.kind == "dir":
             if not target.is_dir():
                 target.mkdir(parents=True)
@@ -44,18 +44,17 @@ def apply_overlay(root: Path, overlay: Path) -> int:
     return written
 
 
-def _inside(root: Path, path: str) -> Path:
-    """Where a path of the overlay lands: its folders' links are followed, but only inside root."""
-    parent = root
+def _inside(root: Path, path: str, *, follow_last: bool) -> Path:
+    """Where a path of the overlay lands: links on the way are followed, but only inside root."""
     parts = path.split("/")
-    for part in parts[:-1]:
-        step = parent / part
-        if step.is_symlink():
+    place = root
+    for position, part in enumerate(parts):
+        step = place / part
+        if step.is_symlink() and (follow_last or position < len(parts) - 1):
             link = os.readlink(step)
-            step = Path(
-                os.path.normpath(root / link.lstrip("/") if link.startswith("/") else parent / link)
-            )
+            joined = root / link.lstrip("/") if link.startswith("/") else place / link
+            step = Path(os.path.normpath(joined))
             if root not in (step, *step.parents):
-                raise DefinitionError(f"/{path} leads out of the tree through {part}")
-        parent = step
-    return parent / parts[-1]
+                raise DefinitionError(f"the overlay's /{path} leads out of the tree by {part}")
+        place = step
+    return place

@@ -136,7 +136,8 @@ def describe_payload(tree: Path) -> Payload:
     lines, newest = [], 0
     for path, where in _walk(tree):
         status = path.lstat()
-        newest = max(newest, int(status.st_mtime))
+        if not stat.S_ISDIR(status.st_mode):  # a folder's time is when we unpacked into it
+            newest = max(newest, int(status.st_mtime))
         if where in _UNOWNED:
             continue
         owner, group = _user(status.st_uid), _group(status.st_gid)

@@ -1,0 +1,265 @@
+"""Laws: of the /etc merge, of packing, of tars and documents, of treefiles; hostile bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strata.container.packing import ALWAYS, Component, pack
+from strata.core.errors import DefinitionError, ImageError
+from strata.node.etcmerge import FILE, FOLDER, INSTALL, Entry, Plan, plan
+from strata.oci.compression import GzipReader, GzipWriter
+from strata.oci.model import ImageConfig, Index, Manifest
+from strata.oci.tar import FILE as TAR_FILE
+from strata.oci.tar import TarEntry, TarReader, TarWriter
+from strata.rpm.header import Header, HeaderError
+from strata.rpm.inventory import package_of
+from strata.treefile.project import parse_project
+from strata.treefile.yaml import parse_yaml
+
+pytestmark = pytest.mark.property
+
+
+# --- the /etc merge ------------------------------------------------------------------------------
+
+entries = st.one_of(
+    st.builds(Entry, st.just(FILE), st.just(0o644), content=st.sampled_from("abc")),
+    st.builds(Entry, st.just(FOLDER), st.sampled_from([0o755, 0o700])),
+)
+paths = st.sampled_from(["a", "a/b", "a/b/c", "a/d", "e", "e/f"])
+
+
+def closed(tree: dict[str, Entry]) -> dict[str, Entry]:
+    """A tree in which every path's parent is a folder."""
+    found: dict[str, Entry] = {}
+    for path in sorted(tree):
+        parent = path.rpartition("/")[0]
+        if not parent or (parent in found and found[parent].kind == FOLDER):
+            found[path] = tree[path]
+    return found
+
+
+trees = st.dictionaries(paths, entries).map(closed)
+
+
+def carried_out(done: Plan, mine: dict[str, Entry], theirs: dict[str, Entry]) -> dict[str, Entry]:
+    result = dict(mine)
+    for action in done.actions:
+        if action.kind == INSTALL:
+            result[action.path] = theirs[action.path]
+        else:
+            del result[action.path]
+    return result
+
+
+@given(trees, trees)
+def test_an_unchanged_machine_takes_theirs(
+    base: dict[str, Entry], theirs: dict[str, Entry]
+) -> None:
+    done = plan(base, base, theirs)
+    assert carried_out(done, base, theirs) == theirs
+    assert done.kept == ()
+
+
+@given(trees, trees)
+def test_unchanged_defaults_leave_the_machine_alone(
+    base: dict[str, Entry], mine: dict[str, Entry]
+) -> None:
+    assert plan(base, mine, base) == Plan((), ())
+
+
+@given(trees, trees, trees)
+def test_a_merge_gives_a_tree_and_is_idempotent(
+    base: dict[str, Entry], mine: dict[str, Entry], theirs: dict[str, Entry]
+) -> None:
+    once = carried_out(plan(base, mine, theirs), mine, theirs)
+    assert closed(once) == once
+    again = plan(theirs, once, theirs)
+    assert again.actions == ()
+
+
+@given(trees, trees, trees)
+def test_what_changed_here_is_never_touched(
+    base: dict[str, Entry], mine: dict[str, Entry], theirs: dict[str, Entry]
+) -> None:
+    done = carried_out(plan(base, mine, theirs), mine, theirs)
+    for path in mine:
+        if mine[path] != base.get(path):
+            assert done[path] == mine[path]
+    for path in base:
+        if path not in mine:
+            assert path not in done
+
+
+# --- packing -------------------------------------------------------------------------------------
+
+components = st.lists(
+    st.builds(
+        lambda number, frequency, size: Component(f"p{number}", f"p{number}", "s", frequency, size),
+        st.integers(0, 500),
+        st.sampled_from([0, 1, 5, 30, ALWAYS]),
+        st.integers(0, 1 << 30),
+    ),
+    unique_by=lambda component: component.identifier,
+    max_size=120,
+)
+
+
+@given(components, st.integers(4, 70))
+def test_any_packing_covers_every_component_once_within_the_limit(
+    items: list[Component], bins: int
+) -> None:
+    packed = pack(items, bins)
+    names = [item.identifier for chunk in packed for item in chunk]
+    assert sorted(names) == sorted(item.identifier for item in items)
+    assert len(packed) <= bins
+    assert pack(items[::-1], bins) == packed
+
+
+# --- tars and compression ------------------------------------------------------------------------
+
+tar_entries = st.builds(
+    lambda path, mode, uid, body, xattrs: (
+        TarEntry(path, TAR_FILE, mode, uid, 0, len(body), xattrs=tuple(xattrs.items())),
+        body,
+    ),
+    st.binary(min_size=1, max_size=300).map(lambda data: b"f" + data.replace(b"\0", b"x") + b"e"),
+    st.integers(0, 0o7777),
+    st.integers(0, (1 << 32) - 1),
+    st.binary(max_size=1500),
+    st.dictionaries(
+        st.sampled_from([b"user.a", b"user.b", b"security.capability"]), st.binary(max_size=40)
+    ),
+)
+
+
+@given(st.lists(tar_entries, max_size=5))
+def test_what_is_written_is_read(items: list[tuple[TarEntry, bytes]]) -> None:
+    sink = io.BytesIO()
+    tar = TarWriter(sink)
+    for entry, body in items:
+        tar.entry(entry, body)
+    tar.finish()
+    reader = TarReader(io.BytesIO(sink.getvalue()))
+    assert [(entry, reader.read_all(2000)) for entry in reader] == items
+
+
+@given(st.binary(max_size=3000))
+def test_hostile_tars_raise_nothing_but_image_errors(data: bytes) -> None:
+    with contextlib.suppress(ImageError):
+        for _ in TarReader(io.BytesIO(data)):
+            pass
+
+
+@given(st.integers(0, 1023), st.integers(0, 255))
+def test_a_flipped_byte_in_a_header_never_crashes(position: int, value: int) -> None:
+    sink = io.BytesIO()
+    tar = TarWriter(sink)
+    tar.entry(
+        TarEntry(b"x" * 120, TAR_FILE, 0o644, size_bytes=5, xattrs=((b"user.a", b"1"),)), b"hello"
+    )
+    tar.finish()
+    data = bytearray(sink.getvalue())
+    data[position] = value
+    with contextlib.suppress(ImageError):
+        reader = TarReader(io.BytesIO(bytes(data)))
+        for _ in reader:
+            reader.read(10)
+
+
+@given(st.binary(max_size=5000), st.integers(1, 600))
+def test_gzip_round_trips_in_any_pieces(data: bytes, size: int) -> None:
+    sink = io.BytesIO()
+    writer = GzipWriter(sink, 6)
+    for start in range(0, len(data), size):
+        writer.write(data[start : start + size])
+    writer.finish()
+    reader = GzipReader(io.BytesIO(sink.getvalue()))
+    out = b""
+    while chunk := reader.read(size):
+        assert len(chunk) <= size
+        out += chunk
+    assert out == data
+
+
+@given(st.binary(max_size=400))
+def test_hostile_gzip_raises_nothing_but_image_errors(data: bytes) -> None:
+    reader = GzipReader(io.BytesIO(b"\x1f\x8b\x08\x00" + data))
+    with contextlib.suppress(ImageError):
+        while reader.read(100):
+            pass
+
+
+# --- documents -----------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["config", "layers", "digest", "size", "manifests", "rootfs", "Labels"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_hostile_documents_raise_nothing_but_image_errors(value: object) -> None:
+    import json
+
+    data = json.dumps(value).encode()
+    for kind in (Manifest, Index, ImageConfig):
+        with contextlib.suppress(ImageError):
+            kind.parse(data)
+
+
+@given(st.binary(max_size=600))
+def test_hostile_package_headers_raise_nothing_but_header_errors(data: bytes) -> None:
+    with contextlib.suppress(HeaderError):
+        package_of(Header.parse(data))
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=300)
+def test_hostile_definitions_raise_nothing_but_definition_errors(text: str) -> None:
+    with contextlib.suppress(DefinitionError):
+        parse_yaml(text, "x.yaml")
+
+
+toml_lines = st.lists(
+    st.sampled_from(
+        [
+            "schema = 1",
+            "[stream.s]",
+            'version = "1.2"',
+            'arches = ["x86_64"]',
+            "coreos = {}",
+            'coreos = { treefile = "../../etc/passwd" }',
+            '[release."1".node.s]',
+            "primary = true",
+            "[[override]]",
+            "[release]",
+            "node = 3",
+            'stream = "x"',
+            "release = []",
+        ]
+    ),
+    max_size=8,
+)
+
+
+@given(toml_lines)
+def test_hostile_projects_raise_nothing_but_definition_errors(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    with contextlib.suppress(DefinitionError):
+        parse_project("\n".join(lines), tmp_path_factory.getbasetemp())

@@ -1,0 +1,246 @@
+"""rpm's own order, real repositories, dnf's solver and installs, and what is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from strata.core.errors import DigestError, PackageError, RepositoryError
+from strata.core.events import silent
+from strata.rpm.cache import PackageCache
+from strata.rpm.dnf import interpreter
+from strata.rpm.evr import compare_versions
+from strata.rpm.install import install
+from strata.rpm.inventory import RPMDB_FOLDER, read_inventory
+from strata.rpm.lock import Lock
+from strata.rpm.repofile import RepoConfig, read_states
+from strata.rpm.solve import Request, solve
+
+pytestmark = pytest.mark.tools
+
+_VERSIONS = """
+1 1.0 1.0.1 1.01 1.0~rc1 1.0~ 1.0^ 1.0^git1 1.0^git1~ 1.0^~ a 1a 1.a 1_0 10 9 ~ ^ ~~ 1..0 1.0.a 2b
+2B 0001 1.0- 1-0 5.14.0 722.el9 722.el9_1 12u2 1+b1 1.2.13.dfsg 1.20.5+really1.20.2 zz z.z 1.0.0.0
+""".split()
+_COMPARE = """
+import json, rpm, sys
+pairs = json.load(sys.stdin)
+print(json.dumps([rpm.labelCompare(("0", a, "1"), ("0", b, "1")) for a, b in pairs]))
+"""
+
+
+def test_version_order_is_rpms_own() -> None:
+    pairs = [(one, two) for one in _VERSIONS for two in _VERSIONS]
+    done = subprocess.run(
+        [interpreter(), "-I", "-c", _COMPARE],
+        input=json.dumps(pairs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    theirs = json.loads(done.stdout)
+    wrong = [
+        (pair, compare_versions(*pair), order)
+        for pair, order in zip(pairs, theirs, strict=True)
+        if compare_versions(*pair) != order
+    ]
+    assert wrong == []
+
+
+_SPEC = """\
+Name: {name}
+Version: {version}
+Release: 1
+Summary: {name}
+License: MIT
+BuildArch: noarch
+{extra}
+%description
+{name}
+%install
+mkdir -p %{{buildroot}}/usr/share/{name} %{{buildroot}}/usr/share/doc/{name}
+echo {version} > %{{buildroot}}/usr/share/{name}/file
+echo doc > %{{buildroot}}/usr/share/doc/{name}/README
+%files
+/usr/share/{name}
+%doc /usr/share/doc/{name}
+"""
+
+
+def make_repository(
+    folder: Path, packages: dict[str, str], revision: int = 1_700_000_000
+) -> RepoConfig:
+    """A repository of tiny real packages: "name version" to extra spec lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for label, extra in packages.items():
+        name, version = label.split()
+        spec = folder / f"{name}.spec"
+        spec.write_text(_SPEC.format(name=name, version=version, extra=extra))
+        defines = [f"_topdir {folder}/build", f"_rpmdir {folder}"]
+        argv = ["rpmbuild", "-bb", "--quiet", str(spec)]
+        for define in defines:
+            argv += ["--define", define]
+        subprocess.run(argv, check=True, capture_output=True)
+    subprocess.run(
+        ["createrepo_c", "-q", "--revision", str(revision), "--checksum", "sha256", folder],
+        check=True,
+    )
+    return RepoConfig(folder.name, folder.name, f"file://{folder}", 99, False, "test.repo")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> RepoConfig:
+    return make_repository(
+        tmp_path_factory.mktemp("repos") / "base",
+        {
+            "lib 1.0": "Provides: virtual = 1",
+            "app 2.0": "Requires: lib >= 1.0",
+            "weak 1.0": "Recommends: extra",
+            "extra 1.0": "",
+            "broken 1.0": "Requires: nothing-has-this",
+        },
+    )
+
+
+def locked(repos: list[RepoConfig], names: str, tmp_path: Path, **options: object) -> Lock:
+    requests = [Request(name, f"m.yaml:{line}") for line, name in enumerate(names.split(), 1)]
+    return solve(
+        repos,
+        read_states(repos),
+        requests,
+        arch="x86_64",
+        metadata_cache=tmp_path / "metadata",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def names_of(lock: Lock) -> list[str]:
+    return [package.nevra.name for package in lock.packages]
+
+
+def test_a_lock_is_exact_explained_and_dated(base: RepoConfig, tmp_path: Path) -> None:
+    lock = locked([base], "app", tmp_path)
+    assert names_of(lock) == ["app", "lib"]
+    assert lock.explain(lock.packages[1].nevra).endswith("app is named at m.yaml:1")
+    assert lock.generated == 1_700_000_000
+    path = Path(base.baseurl.removeprefix("file://")) / lock.packages[0].location
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == lock.packages[0].sha256
+
+
+def test_virtual_provides_and_weak_dependencies(base: RepoConfig, tmp_path: Path) -> None:
+    assert names_of(locked([base], "virtual weak", tmp_path)) == ["lib", "weak"]
+    with_weak = locked([base], "weak", tmp_path, weak_deps=True)
+    assert names_of(with_weak) == ["extra", "weak"]
+
+
+def test_all_missing_packages_are_named_with_their_lines(base: RepoConfig, tmp_path: Path) -> None:
+    with pytest.raises(PackageError) as caught:
+        locked([base], "app nope neither", tmp_path)
+    expected = "no package is or provides nope, named at m.yaml:2; nor neither (m.yaml:3)"
+    assert caught.value.message == expected
+    assert caught.value.hint == "looked in: base"
+
+
+def test_what_does_not_solve_says_why(base: RepoConfig, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="nothing provides nothing-has-this"):
+        locked([base], "broken", tmp_path)
+
+
+def test_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:
+    with pytest.raises(PackageError):
+        locked([base], "app", tmp_path, exclude=["lib"])
+
+
+def installed(lock: Lock, repos: list[RepoConfig], root: Path, tmp_path: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    paths = PackageCache(tmp_path / "packages").fetch(lock, repos)
+    with silent().step("install") as step:
+        install(
+            root,
+            list(paths.values()),
+            arch="x86_64",
+            source_date_epoch=lock.generated,
+            documentation=False,
+            scratch=tmp_path / "scratch",
+            step=step,
+        )
+    return root
+
+
+def test_an_install_leaves_packages_and_nothing_of_dnf(base: RepoConfig, tmp_path: Path) -> None:
+    root = installed(locked([base], "app", tmp_path), [base], tmp_path / "root", tmp_path)
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    assert files == [
+        f"{RPMDB_FOLDER}/rpmdb.sqlite",
+        "usr/share/app/file",
+        "usr/share/lib/file",
+    ]
+
+
+def test_two_installs_give_the_same_database(base: RepoConfig, tmp_path: Path) -> None:
+    lock = locked([base], "app weak", tmp_path)
+    databases = []
+    for name in ("one", "two"):
+        root = installed(lock, [base], tmp_path / name, tmp_path)
+        databases.append((root / RPMDB_FOLDER / "rpmdb.sqlite").read_bytes())
+    assert databases[0] == databases[1]
+
+
+def test_the_database_reads_on_a_read_only_file_system_and_as_rpm_reads_it(
+    base: RepoConfig, tmp_path: Path
+) -> None:
+    root = installed(locked([base], "app", tmp_path), [base], tmp_path / "root", tmp_path)
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        query = ["rpm", "--dbpath", f"{root}/{RPMDB_FOLDER}", "-qa", "--qf", "%{NEVRA}\\n"]
+        theirs = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+        inventory = read_inventory(root)
+        assert sorted(str(nevra) for nevra in inventory.nevras()) == sorted(theirs)
+    finally:
+        subprocess.run(["umount", root], check=True)
+    owners = inventory.file_owners()
+    assert [nevra.name for nevra in owners["/usr/share/app/file"]] == ["app"]
+    assert inventory.pkglist()[0] == ["app", "0", "2.0", "1", "noarch"]
+
+
+def test_r3_4_the_bases_packages_stay_and_newer_candidates_do_not_fail(
+    base: RepoConfig, tmp_path: Path
+) -> None:
+    root = installed(locked([base], "lib", tmp_path), [base], tmp_path / "root", tmp_path)
+    newer = make_repository(
+        tmp_path / "newer",
+        {"lib 2.0": "", "node 1.0": "Requires: lib", "ahead 1.0": "Requires: lib >= 2"},
+    )
+    lock = locked([base, newer], "lib node", tmp_path, installed_root=root)
+    assert names_of(lock) == ["node"]
+    with pytest.raises(PackageError, match="lib >= 2"):
+        locked([base, newer], "ahead", tmp_path, installed_root=root)
+
+
+def test_a_package_that_changed_after_the_lock_is_refused_and_not_kept(tmp_path: Path) -> None:
+    repo = make_repository(tmp_path / "mine", {"app 1.0": ""})
+    lock = locked([repo], "app", tmp_path)
+    path = tmp_path / "mine" / lock.packages[0].location
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"x")
+    cache = PackageCache(tmp_path / "packages")
+    with pytest.raises(DigestError, match="is not the package that was locked"):
+        cache.fetch(lock, [repo])
+    path.write_bytes(good)
+    (where,) = cache.fetch(lock, [repo]).values()
+    assert where.read_bytes() == good
+    path.unlink()
+    assert cache.fetch(lock, [repo])  # what is in the cache needs no repository
+
+
+def test_a_package_gone_from_its_repository_is_named(tmp_path: Path) -> None:
+    repo = make_repository(tmp_path / "mine", {"app 1.0": ""})
+    lock = locked([repo], "app", tmp_path)
+    (tmp_path / "mine" / lock.packages[0].location).unlink()
+    with pytest.raises(RepositoryError, match="cannot be fetched from repository mine"):
+        PackageCache(tmp_path / "packages").fetch(lock, [repo])

@@ -1,0 +1,119 @@
+"""Conversions with the real tools: same bytes twice, what an RPM says, failures with a reason."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Strata, cache_folder
+from strata.core.errors import PackageError
+from strata.sample.convert import convert
+
+pytestmark = pytest.mark.tools
+
+
+def make_deb(folder: Path, control: str) -> Path:
+    """A small real Debian package."""
+    tree = folder / "deb"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(control)
+    for name in ("bin/tool", "etc/tool.conf", "usr/share/doc/tool/README", "usr/lib/a [b] %c"):
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tree / "usr/bin").mkdir()
+    (tree / "usr/bin/link").symlink_to("/bin/tool")
+    (tree / "bin/tool").chmod(0o4755)
+    target = folder / "tool_1.0-1_amd64.deb"
+    subprocess.run(["dpkg-deb", "--build", tree, target], check=True, capture_output=True)
+    return target
+
+
+CONTROL = """\
+Package: tool
+Version: 1:1.0-1
+Architecture: amd64
+Maintainer: A <a@b.example>
+Depends: libc6 (>= 2.34), crun | runc
+Description: a tool
+"""
+
+
+def query(rpm: Path, what: str) -> list[str]:
+    done = subprocess.run(
+        ["rpm", "-qp", "--nosignature", "--qf", what, rpm],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def converted(deb: Path, folder: Path) -> Path:
+    out = folder / "out"
+    out.mkdir(parents=True)
+    return convert(deb, out, folder)
+
+
+def test_a_conversion_keeps_files_owners_modes_and_dependencies(tmp_path: Path) -> None:
+    rpm = converted(make_deb(tmp_path, CONTROL), tmp_path / "one")
+    assert query(rpm, "%{NEVRA}\n") == ["tool-1:1.0-1.x86_64"]
+    files = query(rpm, "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS:fflags}\n]")
+    assert "/usr/bin/tool -rwsr-xr-x root " in files
+    assert "/etc/tool.conf -rw-r--r-- root cn" in files
+    assert any(line.startswith("/usr/lib/a [b] %c ") for line in files)
+    assert any(
+        line.startswith("/usr/share/doc/tool/README ") and line.endswith(" d") for line in files
+    )
+    requires = query(rpm, "[%{REQUIRENAME} %{REQUIREFLAGS:depflags} %{REQUIREVERSION}\n]")
+    assert "libc6 >= 2.34" in requires
+    assert any(line.startswith("(crun or runc)") for line in requires)
+
+
+def test_the_same_package_gives_the_same_bytes(tmp_path: Path) -> None:
+    deb = make_deb(tmp_path, CONTROL)
+    one = converted(deb, tmp_path / "one")
+    time.sleep(1.1)
+    two = converted(deb, tmp_path / "two")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_conversion_that_fails_names_the_package_and_why(tmp_path: Path) -> None:
+    deb = make_deb(tmp_path, CONTROL.replace("Architecture: amd64", "Architecture: sparc"))
+    with pytest.raises(PackageError) as caught:
+        converted(deb, tmp_path / "one")
+    assert caught.value.message == (
+        "tool_1.0-1_amd64.deb could not be made into an RPM: architecture sparc is not supported"
+    )
+    (tmp_path / "broken.deb").write_bytes(b"not a package")
+    with pytest.raises(PackageError, match=r"broken\.deb could not be made into an RPM"):
+        converted(tmp_path / "broken.deb", tmp_path / "two")
+
+
+def test_a_second_run_takes_no_time_and_converts_nothing(
+    sample_repos: Path, strata: Strata
+) -> None:
+    started = time.monotonic()
+    done = strata("sample", "repos", str(sample_repos), "--json")
+    assert time.monotonic() - started < 5
+    assert '"converted": 0' in done.stdout
+
+
+def test_the_updates_differ_by_real_packages_and_no_package_is_in_both_repositories(
+    sample_repos: Path, strata: Strata
+) -> None:
+    updates = cache_folder() / "tests" / "sample-updates"
+    strata("sample", "repos", str(updates), "--compose", "updates")
+
+    def packages(folder: Path) -> set[str]:
+        return {path.name for path in folder.glob("*/*.rpm")}
+
+    assert packages(updates) - packages(sample_repos)
+    baseos = {path.name for path in (sample_repos / "sample-12-baseos").glob("*.rpm")}
+    node = {path.name for path in (sample_repos / "sample-12-node-4.19").glob("*.rpm")}
+    assert not baseos & node
+    assert any(name.startswith("containerd-") for name in node)
+    assert any(name.startswith("podman-") for name in baseos)

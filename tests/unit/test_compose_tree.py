@@ -1,0 +1,169 @@
+"""os-release, normalising, overlays and the build order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from strata.compose import osrelease
+from strata.compose.components import tree_path
+from strata.compose.graph import build_order
+from strata.compose.normalise import (
+    find_kernel,
+    move_var_to_tmpfiles,
+    normalise,
+    prepare_root,
+    reopen,
+)
+from strata.compose.overlays import apply_overlay
+from strata.core.errors import DefinitionError, PackageError
+from strata.inspect.layers import check_no_node_packages
+from strata.rpm.nevra import NEVRA
+from strata.treefile.project import load_project
+from strata.treefile.target import Target
+
+pytestmark = pytest.mark.unit
+
+SAMPLE = Path(__file__).parents[2] / "definitions/sample"
+
+RHEL = """\
+# a comment
+NAME="Red Hat Enterprise Linux"
+
+VERSION="9.8 (Plow)"
+ID="rhel"
+VERSION_ID="9.8"
+PRETTY_NAME="Red Hat Enterprise Linux 9.8 (Plow)"
+HOME_URL="https://www.example/2019.8"
+"""
+
+
+def test_r2_2_the_version_takes_the_tokens_place() -> None:
+    text = osrelease.mutate(RHEL, "9.8", "9.8.20260403-0")
+    assert text.splitlines() == [
+        'NAME="Red Hat Enterprise Linux"',
+        'VERSION="9.8.20260403-0 (Plow)"',
+        "ID=rhel",
+        "VERSION_ID=9.8",
+        'PRETTY_NAME="Red Hat Enterprise Linux 9.8.20260403-0 (Plow)"',
+        'HOME_URL="https://www.example/2019.8"',
+        "OSTREE_VERSION='9.8.20260403-0'",
+        "IMAGE_VERSION='9.8.20260403-0'",
+    ]
+
+
+def test_r2_2_a_short_token_has_no_accidental_hits() -> None:
+    text = osrelease.mutate('VERSION="9 of 2019, not 1.9"\n', "9", "9.0.20260403-0")
+    assert text.startswith('VERSION="9.0.20260403-0 of 2019, not 1.9"\n')
+
+
+def test_os_release_that_is_none_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="os-release line 2 is not KEY=VALUE: rm -rf"):
+        osrelease.parse("A=1\nrm -rf\n")
+
+
+def test_a_root_becomes_an_ostree_tree_and_reopens(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    prepare_root(root)
+    (root / "bin/tool").write_text("x")
+    (root / "boot/vmlinuz-6.1").write_text("kernel")
+    (root / "boot/config-6.1").write_text("config")
+    (root / "usr/lib/modules/6.1").mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0:::\n")
+    (root / "etc/passwd-").write_text("old")
+    (root / "etc/machine-id").write_text("1")
+    (root / "var/lib/app data").mkdir(parents=True)
+    (root / "var/lib/app data").chmod(0o750)
+    (root / "var/lib/link").symlink_to("app data")
+    (root / "var/lib/file").write_text("x")
+    (root / "run/left").write_text("x")
+    done = normalise(root, tmpfiles_name="strata-var-bootc.conf")
+    assert done.dropped == ("/var/lib/file",)
+    assert find_kernel(root) == "6.1"
+    assert sorted(os.listdir(root / "usr/etc")) == ["passwd"]
+    assert (root / "usr/bin/tool").exists()
+    for name in ("var", "run", "boot", "tmp"):
+        assert list((root / name).iterdir()) == []
+    assert os.readlink(root / "usr/local") == "../var/usrlocal"
+    assert os.readlink(root / "ostree") == "sysroot/ostree"
+    lines = (root / "usr/lib/tmpfiles.d/strata-var-bootc.conf").read_text().splitlines()
+    assert "d /var/lib/app\\x20data 0750 root root -" in lines
+    assert "L /var/lib/link - - - - app\\x20data" in lines
+    reopen(root)
+    assert (root / "etc/passwd").exists()
+    assert (root / "usr/local").is_dir()
+    (root / "var/lib/app data").mkdir(parents=True)
+    (root / "var/lib/new").mkdir()
+    assert move_var_to_tmpfiles(root, root / "var", "strata-var-coreos.conf") == ()
+    upper = (root / "usr/lib/tmpfiles.d/strata-var-coreos.conf").read_text()
+    assert upper == "d /var/lib/new 0755 root root -\n"
+
+
+def test_r3_14_a_tree_has_exactly_one_kernel(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="has no kernel"):
+        find_kernel(tmp_path)
+    for version in ("6.1", "6.2"):
+        (tmp_path / "usr/lib/modules" / version).mkdir(parents=True)
+        (tmp_path / "usr/lib/modules" / version / "vmlinuz").write_text("x")
+    with pytest.raises(DefinitionError, match=r"has 2 kernels \(6\.1, 6\.2\)"):
+        find_kernel(tmp_path)
+
+
+def test_an_overlay_follows_links_only_inside_the_root(tmp_path: Path) -> None:
+    root, overlay = tmp_path / "root", tmp_path / "overlay"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    (root / "out").symlink_to("../../outside")
+    (overlay / "bin").mkdir(parents=True)
+    (overlay / "bin/tool").write_text("x")
+    assert apply_overlay(root, overlay) == 1
+    assert (root / "usr/bin/tool").read_text() == "x"
+    (overlay / "out").mkdir()
+    (overlay / "out/file").write_text("x")
+    with pytest.raises(DefinitionError, match="leads out of the tree"):
+        apply_overlay(root, overlay)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_an_overlay_does_not_turn_a_folder_into_a_file(tmp_path: Path) -> None:
+    root, overlay = tmp_path / "root", tmp_path / "overlay"
+    (root / "etc/x").mkdir(parents=True)
+    (overlay / "etc").mkdir(parents=True)
+    (overlay / "etc/x").write_text("x")
+    with pytest.raises(DefinitionError, match="has a file where the tree has a folder: /etc/x"):
+        apply_overlay(root, overlay)
+
+
+def test_paths_of_packages_are_the_trees() -> None:
+    assert tree_path("/bin/sh") == "/usr/bin/sh"
+    assert tree_path("/etc/passwd") == "/usr/etc/passwd"
+    assert tree_path("/usr/share/x") == "/usr/share/x"
+
+
+def test_what_a_target_stands_on_comes_first_and_once() -> None:
+    project = load_project(SAMPLE)
+    targets = [Target.parse("node/4.20"), Target.parse("node/4.19")]
+    order = [str(target) for target in build_order(project, targets, base_given=False)]
+    assert order == [
+        "bootc/sample-12",
+        "coreos/sample-12",
+        "node/4.20@sample-12",
+        "node/4.19@sample-12",
+    ]
+    alone = build_order(project, targets[:1], base_given=True)
+    assert [str(target) for target in alone] == ["node/4.20@sample-12"]
+
+
+def test_r0_1_every_copy_of_a_node_package_counts() -> None:
+    installed = [NEVRA.parse("runc-1-1.x86_64"), NEVRA.parse("runc-2-1.x86_64")]
+    with pytest.raises(PackageError) as caught:
+        check_no_node_packages(
+            installed, ["run*"], layer="coreos/s", origin=lambda nevra: "it is named at x:1"
+        )
+    assert caught.value.message == (
+        "runc-1-1.x86_64 (and 1 more) belongs to the node layer and may not be in coreos/s: "
+        "it is named at x:1"
+    )
+    check_no_node_packages(installed, ["crun"], layer="coreos/s", origin=str)

@@ -1,0 +1,181 @@
+"""Layer tars: every header bit as ostree-ext writes it, and GNU tar's opinion of them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zlib
+
+import pytest
+
+from strata.core.errors import ImageError
+from strata.oci.compression import GzipReader, GzipWriter, ZstdReader, decompress
+from strata.oci.tar import (
+    DIRECTORY,
+    FILE,
+    HARDLINK,
+    SYMLINK,
+    TarEntry,
+    TarReader,
+    TarWriter,
+)
+
+pytestmark = pytest.mark.unit
+
+
+def written(*entries: tuple[TarEntry, bytes]) -> bytes:
+    sink = io.BytesIO()
+    tar = TarWriter(sink)
+    for entry, body in entries:
+        tar.entry(entry, body)
+    tar.finish()
+    return sink.getvalue()
+
+
+def test_a_file_header_field_by_field() -> None:
+    data = written((TarEntry(b"usr/bin/x", FILE, 0o4755, 7, 8, 5), b"hello"))
+    header = data[:512]
+    assert header[:100] == b"usr/bin/x".ljust(100, b"\0")
+    assert header[100:108] == b"0004755\0"
+    assert header[108:116] == b"0000007\0"
+    assert header[116:124] == b"0000010\0"
+    assert header[124:136] == b"00000000005\0"
+    assert header[136:148] == b"00000000000\0"
+    without = header[:148] + b" " * 8 + header[156:]
+    assert header[148:156] == b"%07o\0" % sum(without)
+    assert header[156:157] == b"0"
+    assert header[257:265] == b"ustar  \0"
+    assert header[265:] == bytes(512 - 265)
+    assert data[512:1024] == b"hello".ljust(512, b"\0")
+    assert data[1024:] == bytes(1024)  # two blocks, no record padding
+
+
+def test_numbers_that_do_not_fit_are_base_256() -> None:
+    data = written((TarEntry(b"x", FILE, 0o644, 2_097_152, 0, 0), b""))
+    assert data[108:116] == b"\x80\0\0\0\0\x20\0\0"
+    sink = io.BytesIO()
+    TarWriter(sink).entry(TarEntry(b"x", FILE, 0o644, size_bytes=8 << 30))
+    assert sink.getvalue()[124:136] == b"\x80" + (8 << 30).to_bytes(11, "big")
+
+
+def test_a_long_name_has_an_l_entry_and_is_cut_to_100_bytes() -> None:
+    name = b"sysroot/" + b"x" * 102
+    data = written((TarEntry(name, FILE, 0o644), b""))
+    assert data[:13] == b"././@LongLink"
+    assert data[100:108] == b"0000644\0"
+    assert data[156:157] == b"L"
+    assert data[124:136] == b"%011o\0" % 111
+    assert data[512 : 512 + 111] == name + b"\0"
+    assert data[1024:1124] == name[:100]
+
+
+def test_a_long_link_target_has_a_k_entry() -> None:
+    data = written((TarEntry(b"x", SYMLINK, 0o777, target=b"y" * 101), b""))
+    assert data[156:157] == b"K"
+
+
+def test_xattrs_are_a_pax_header_without_selinux() -> None:
+    xattrs = ((b"security.selinux", b"s0"), (b"user.b", b"2"), (b"user.a", b"\0\1"))
+    data = written((TarEntry(b"x", FILE, 0o644, xattrs=xattrs), b""))
+    assert data[:100] == bytes(100)
+    assert data[100:108] == bytes(8)
+    assert data[156:157] == b"x"
+    assert data[257:265] == b"ustar\x0000"
+    assert data[512:].startswith(b"25 SCHILY.xattr.user.b=2\n26 SCHILY.xattr.user.a=\0\1\n")
+    only_selinux = written((TarEntry(b"x", FILE, 0o644, xattrs=xattrs[:1]), b""))
+    assert only_selinux[156:157] == b"0"
+
+
+def test_python_and_we_read_the_same() -> None:
+    entries = [
+        (TarEntry(b"d", DIRECTORY, 0o755), b""),
+        (TarEntry(b"d/" + b"n" * 200, FILE, 0o640, 1, 2, 3), b"abc"),
+        (TarEntry(b"l", SYMLINK, 0o777, target=b"d/x"), b""),
+        (TarEntry(b"h", HARDLINK, 0o640, 1, 2, target=b"d/" + b"n" * 200), b""),
+    ]
+    data = written(*entries)
+    with tarfile.open(fileobj=io.BytesIO(data)) as theirs:
+        members = theirs.getmembers()
+    assert [member.name.encode() for member in members] == [entry.path for entry, _ in entries]
+    assert [member.mode for member in members] == [entry.mode for entry, _ in entries]
+    reader = TarReader(io.BytesIO(data))
+    ours = [(entry, reader.read_all(10)) for entry in reader]
+    assert ours == entries
+
+
+def test_what_tarfile_writes_is_read() -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as theirs:
+        member = tarfile.TarInfo("é" * 150)
+        member.size, member.uid = 3, 5_000_000_000
+        member.pax_headers = {"SCHILY.xattr.user.a": "1"}
+        theirs.addfile(member, io.BytesIO(b"abc"))
+    reader = TarReader(io.BytesIO(sink.getvalue()))
+    (entry,) = list(reader)
+    assert entry.path.decode() == "é" * 150
+    assert entry.uid == 5_000_000_000
+    assert entry.xattrs == ((b"user.a", b"1"),)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:700], "cut off"),
+        (lambda data: b"y" + data[1:], "checksum is wrong"),
+        (lambda data: data[:512], "cut off"),
+    ],
+)
+def test_damaged_tars_are_image_errors(damage: object, message: str) -> None:
+    data = written((TarEntry(b"x", FILE, 0o644, size_bytes=600), b"y" * 600))
+    reader = TarReader(io.BytesIO(damage(data)))  # type: ignore[operator]
+    with pytest.raises(ImageError, match=message):
+        for _ in reader:
+            reader.read_all(1000)
+
+
+# --- compression ---------------------------------------------------------------------------------
+
+
+def gzipped(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    writer = GzipWriter(sink, 6)
+    writer.write(data)
+    writer.finish()
+    return sink.getvalue()
+
+
+def read_all(stream: object) -> bytes:
+    out = b""
+    while chunk := stream.read(1000):  # type: ignore[attr-defined]
+        out += chunk
+    return out
+
+
+def test_gzip_is_the_same_every_time_and_zlib_reads_it() -> None:
+    data = b"strata" * 10_000
+    assert gzipped(data) == gzipped(data)
+    assert zlib.decompress(gzipped(data), wbits=31) == data
+    assert gzipped(data)[4:8] == bytes(4)  # no time
+
+
+def test_several_gzip_members_are_one_stream() -> None:
+    data = gzipped(b"one") + gzipped(b"two") + bytes(512)
+    assert read_all(GzipReader(io.BytesIO(data))) == b"onetwo"
+
+
+def test_a_cut_or_damaged_gzip_is_an_image_error() -> None:
+    data = gzipped(b"x" * 100_000)
+    with pytest.raises(ImageError, match="cut off"):
+        read_all(GzipReader(io.BytesIO(data[:-9])))
+    with pytest.raises(ImageError, match="damaged"):
+        read_all(GzipReader(io.BytesIO(data[:30] + b"\xff\xff" + data[32:])))
+
+
+def test_an_unknown_layer_type_is_an_image_error() -> None:
+    with pytest.raises(ImageError, match="are not read"):
+        decompress(io.BytesIO(b""), "application/x-brotli")
+
+
+def test_zstd_damage_is_an_image_error() -> None:
+    with pytest.raises(ImageError, match="zstd layer is damaged"):
+        read_all(ZstdReader(io.BytesIO(b"not zstd at all")))

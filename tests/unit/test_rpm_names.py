@@ -1,0 +1,139 @@
+"""Versions, names, .repo files, locks and headers."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from strata.core.errors import DefinitionError, PackageError, RepositoryError
+from strata.rpm.evr import Evr
+from strata.rpm.header import Header, HeaderError
+from strata.rpm.inventory import package_of, read_database, read_inventory
+from strata.rpm.lock import Lock, LockedPackage
+from strata.rpm.nevra import NEVRA
+from strata.rpm.repofile import RepoConfig, parse_repo_file, read_state
+
+pytestmark = pytest.mark.unit
+
+DATA = Path(__file__).parents[1] / "data/rpmdb"
+
+
+@pytest.mark.parametrize("text", ["bash-5.2.15-2.x86_64", "zlib1g-1:1.2.13.dfsg-1.x86_64"])
+def test_nevras_read_and_write_the_same(text: str) -> None:
+    assert str(NEVRA.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "bash", "bash-5.x86_64", "a-b:1-1.noarch", "-1-1.noarch"])
+def test_what_is_no_nevra_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not name-"):
+        NEVRA.parse(text)
+
+
+def test_versions_are_ordered_as_rpm_orders_them() -> None:
+    ordered = ["0:1.0~rc1-1", "1.0-1", "1.0^git1-1", "1.0.1-1", "1.10-1", "1:0.1-1"]
+    parsed = [Evr.parse(text) for text in ordered]
+    assert all(one < two for one, two in itertools.pairwise(parsed))
+
+
+REPO = "[a]\nname=A\nbaseurl=file://$store/$basearch\npriority=5\ngpgcheck=0\n"
+
+
+def test_repo_files_are_read_with_their_variables() -> None:
+    (repo,) = parse_repo_file(REPO, file="x.repo", variables={"store": "/s", "basearch": "x86_64"})
+    assert repo == RepoConfig("a", "A", "file:///s/x86_64", 5, False, "x.repo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (REPO.replace("$store", "$stor"), "uses $stor, which is not set"),
+        ("[a]\nname=A\n", "repository a has no baseurl"),
+        ("[a]\nbaseurl=x\npriority=high\n", "repository a: invalid literal"),
+        ("name=A\n", "no section headers"),
+        ("[a]\nbaseurl=x\n[a]\nbaseurl=y\n", "already exists"),
+    ],
+)
+def test_what_is_wrong_in_a_repo_file_is_named(text: str, message: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse_repo_file(text, file="x.repo", variables={"store": "/s", "basearch": "x"})
+    assert message in caught.value.message
+
+
+def test_a_repository_whose_index_is_no_xml_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "repodata").mkdir()
+    (tmp_path / "repodata/repomd.xml").write_text("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>")
+    repo = RepoConfig("a", "A", f"file://{tmp_path}", 99, False, "x.repo")
+    with pytest.raises(RepositoryError, match=r"declares entities"):
+        read_state(repo)
+
+
+LOCK = Lock(
+    "x86_64",
+    1_700_000_000,
+    {"base": "sha256:" + "11" * 32},
+    (
+        LockedPackage(NEVRA.parse("a-1-1.noarch"), "base", "a.rpm", "22" * 32, 10, "m.yaml:3", ""),
+        LockedPackage(
+            NEVRA.parse("b-1-1.noarch"), "base", "b.rpm", "33" * 32, 10, "", "a-1-1.noarch"
+        ),
+    ),
+)
+
+
+def test_locks_read_and_write_the_same_and_explain() -> None:
+    assert Lock.parse(LOCK.to_bytes()) == LOCK
+    assert LOCK.explain(NEVRA.parse("a-1-1.noarch")) == "it is named at m.yaml:3"
+    expected = "b is required by a-1-1.noarch, a is named at m.yaml:3"
+    assert LOCK.explain(NEVRA.parse("b-1-1.noarch")) == expected
+    assert LOCK.explain(NEVRA.parse("c-1-1.noarch")) == "it was there before"
+
+
+def test_a_locks_identity_is_what_it_installs_not_who_asked() -> None:
+    moved = LOCK.to_bytes().replace(b"m.yaml:3", b"m.yaml:4")
+    assert Lock.parse(moved).identity() == LOCK.identity()
+    other = LOCK.to_bytes().replace(b"22" * 32, b"44" * 32)
+    assert Lock.parse(other).identity() != LOCK.identity()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"a.rpm", b"../a.rpm"), (b"a.rpm", b"/a.rpm"), (b"22" * 32, b"22"), (b'"arch"', b'"ach"')],
+)
+def test_a_lock_that_is_none_is_refused(old: bytes, new: bytes) -> None:
+    with pytest.raises(DefinitionError, match="is not a lock"):
+        Lock.parse(LOCK.to_bytes().replace(old, new, 1))
+
+
+def test_a_real_header_is_read() -> None:
+    data = (DATA / "claircore-package.header").read_bytes()
+    package = package_of(Header.parse(data))
+    assert package.nevra.name
+    assert package.files
+    assert package.source_rpm.endswith(".src.rpm")
+
+
+def test_cut_headers_never_do_anything_but_raise() -> None:
+    data = (DATA / "claircore-package.header").read_bytes()
+    for length in range(0, len(data), 97):
+        with pytest.raises(HeaderError):
+            package_of(Header.parse(data[:length]))
+
+
+def test_a_database_without_rpms_tables_is_named() -> None:
+    with pytest.raises(PackageError, match="is damaged: no such table: Packages"):
+        read_database(DATA / "claircore-no_packages.sqlite")
+
+
+def test_a_root_without_packages_or_with_an_old_database_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="has no package database"):
+        read_inventory(tmp_path)
+    (tmp_path / "var/lib/rpm").mkdir(parents=True)
+    (tmp_path / "var/lib/rpm/Packages").write_bytes(b"x")
+    with pytest.raises(PackageError, match="is in Berkeley DB format"):
+        read_inventory(tmp_path)
+    (tmp_path / "usr/lib/sysimage/rpm").mkdir(parents=True)
+    (tmp_path / "usr/lib/sysimage/rpm/rpmdb.sqlite").write_bytes(b"not sqlite, but long enough" * 9)
+    with pytest.raises(PackageError, match=r"rpmdb\.sqlite is damaged"):
+        read_inventory(tmp_path)
