@@ -40,3 +40,8 @@ lock: ## pin the Python dependencies anew (needs uv)
 clean: ## remove everything made by demo and builds
 	@if [ -x .venv/bin/strata ]; then .venv/bin/strata clean --store "$(STORE)"; fi
 	rm -rf build
+
+.PHONY: agent
+agent: setup ## pack the agent into build/strata-node.pyz
+	@mkdir -p build
+	.venv/bin/python -m strata.node.pack build/strata-node.pyz

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from registry import ADDRESS, Registry
+from strata.compose.fetch import fetch_to_store
 from strata.compose.workspace import Workspace
+from strata.container.importer import import_image
 from strata.core.events import silent
 from strata.machine.facts import Facts, gather
 from strata.machine.nspawn import NspawnMachine
 from strata.machine.session import AGENT_COMMAND, Overlaid, booted, overlay, stored_images
 from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
@@ -59,11 +62,11 @@ def road(built_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     workspace = Workspace.create(built_store)
     node = ImageReference("oci", str(built_store), "node/4.19@sample-12")
     images = stored_images(workspace, node, None, arch="x86_64", reporter=silent())
-    commit = workspace.repo().resolve(
-        next(
-            ref for ref in workspace.repo().refs("ostree/container/image/") if "node/4_2E_19" in ref
-        )
-    )
+    pinned = fetch_to_store(workspace, node, arch="x86_64", reporter=silent())
+    repo = workspace.repo()
+    with open_source(pinned, architecture="x86_64") as source:
+        stored = import_image(source, repo, reference=pinned, reporter=silent())
+    commit = stored.merge_commit
     with Registry(tmp_path_factory.mktemp("registry")) as registry:
         registry.start()
         digest = registry.push(str(node), "sample/node:4.19")
@@ -89,8 +92,8 @@ def road(built_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             )
             retried = machine.run("journalctl", "-o", "cat", "-u", "node-image-pull.service").stdout
             registry.start()
-            done = overlay(machine, silent())
-            yield Road(machine, done, workspace.repo(), str(commit), retried)
+            after = overlay(machine, silent())
+            yield Road(machine, after, repo, commit, retried)
 
 
 def prepare(machine: NspawnMachine) -> None:

@@ -77,6 +77,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         variables=stream_variables(stream),
         arch=context.arch,
         store=store,
+        reporter=reporter,
     )
     parent = _parent_commit(context, target, stream)
     with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import strata
 from strata.core.errors import DefinitionError
+from strata.core.events import Reporter
 from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
@@ -60,13 +61,22 @@ class Definition:
 
 
 def load_definition(
-    project: Project, treefile: str, *, variables: Mapping[str, str], arch: str, store: Path
+    project: Project,
+    treefile: str,
+    *,
+    variables: Mapping[str, str],
+    arch: str,
+    store: Path,
+    reporter: Reporter,
 ) -> Definition:
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
-    treefile: its path in the definitions. store: what `$store` means in .repo files.
+    treefile: its path in the definitions. store: what `$store` means in .repo files. Fields that no
+    build acts on are named, never dropped silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
+    if flattened.passive:
+        reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
     known = {
         repo.id: repo
         for file in project.repos

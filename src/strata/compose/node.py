@@ -19,6 +19,7 @@ from strata.compose import osrelease
 from strata.compose.components import RPMDB, tree_path
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
+from strata.compose.fetch import fetch_to_store
 from strata.compose.install import populate
 from strata.compose.normalise import LEFT_OVERS, move_var_to_tmpfiles, reopen
 from strata.compose.overlaymount import overlay_mount
@@ -34,8 +35,7 @@ from strata.core.record import Input
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
-from strata.oci.skopeo import copy
-from strata.oci.source import choose_manifest, open_source
+from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER, Inventory, read_inventory
@@ -90,6 +90,7 @@ def prepare_node(
         variables=_variables(context, tree, node),
         arch=context.arch,
         store=context.workspace.store,
+        reporter=reporter,
     )
     with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
         lock = definition.lock(
@@ -118,19 +119,13 @@ def resolve_base(
 ) -> Base:
     """The base image, by digest, copied to the store and imported to its repository."""
     workspace = context.workspace
-    store = str(workspace.store)
     if given is not None:
         reference = given
     elif node.base == "stream":
-        reference = ImageReference("oci", store, f"coreos/{node.stream}")
+        reference = ImageReference("oci", str(workspace.store), f"coreos/{node.stream}")
     else:
         reference = ImageReference.parse(node.base)
-    if reference.transport != "oci" or Path(reference.name).resolve() != workspace.store.resolve():
-        reference = _fetch_to_store(context, reference, reporter)
-    layout = workspace.layout
-    descriptor = layout.resolve(reference.tag, reference.digest)
-    manifest = choose_manifest(layout, descriptor, context.arch).digest
-    pinned = ImageReference("oci", store, "", manifest)
+    pinned = fetch_to_store(workspace, reference, arch=context.arch, reporter=reporter)
     repo = workspace.repo()
     with open_source(pinned, architecture=context.arch) as source:
         stored = import_image(
@@ -138,23 +133,7 @@ def resolve_base(
         )
         derived = any(layer.kind == "derived" for layer in stored.layers)
         commit = stored.merge_commit if derived else stored.base_commit
-        return Base(manifest, commit, source.config.labels.get(VERSION, ""))
-
-
-def _fetch_to_store(
-    context: BuildContext, reference: ImageReference, reporter: Reporter
-) -> ImageReference:
-    """Copy an image from elsewhere to the store, whole, and name it there by digest."""
-    with reporter.step(f"fetch the base {reference}") as step:
-        with open_source(reference, architecture=context.arch) as source:
-            digest = source.manifest_digest
-        layout = context.workspace.layout
-        tag = f"base/{digest.hex[:16]}"
-        if not layout.has(digest):
-            copy(str(reference), f"oci:{context.workspace.store}:{tag}", "--preserve-digests")
-        step.detail(str(digest))
-        descriptor = choose_manifest(layout, layout.resolve(tag), context.arch)
-        return ImageReference("oci", str(context.workspace.store), "", descriptor.digest)
+        return Base(source.manifest_digest, commit, source.config.labels.get(VERSION, ""))
 
 
 def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, str]:

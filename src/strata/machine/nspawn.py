@@ -67,7 +67,7 @@ class NspawnMachine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.stop(gently=kind is None)
 
     def _command(self) -> list[str]:
         deployment = self.deployment
@@ -105,7 +105,7 @@ class NspawnMachine:
         try:
             self._leader = self._wait_for_leader(time.monotonic() + BOOT_TIMEOUT_S)
         except BaseException:
-            self.stop()
+            self.stop(gently=False)
             raise
         atomic_write(
             self.folder / "machine.json",
@@ -180,26 +180,27 @@ class NspawnMachine:
         """Leave the machine running when this process ends."""
         self._process = None
 
-    def stop(self) -> None:
-        """Power the machine off; end it when that takes too long. Removes its machine.json."""
+    def stop(self, *, gently: bool = True) -> None:
+        """Power the machine off (or, not gently, end it at once). Removes its machine.json."""
         process = self._process
         if process is None:
             return
         self._process = None
-        power_off(process, self._leader)
+        if gently:
+            power_off(process, self._leader)
+        if process.poll() is None:
+            end_group(process, grace_s=2.0)
         (self.folder / "machine.json").unlink(missing_ok=True)
 
 
 def power_off(process: subprocess.Popen[bytes], leader: int, grace_s: float = 10.0) -> None:
-    """Ask the machine's systemd to halt, then make sure."""
+    """Ask the machine's systemd to power off, and give it time."""
     if leader and process.poll() is None:
         try:
             os.kill(leader, signal.SIGRTMIN + 4)  # systemd: start poweroff.target
             process.wait(timeout=grace_s)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             pass
-    if process.poll() is None:
-        end_group(process, grace_s=2.0)
 
 
 def stop_detached(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.compose.fetch import fetch_to_store
 from strata.compose.workspace import Workspace
 from strata.container.importer import import_image
 from strata.core.errors import MachineError
@@ -25,9 +26,8 @@ from strata.machine.nspawn import Bind, NspawnMachine
 from strata.node.pack import build_zipapp
 from strata.node.units import write_units
 from strata.oci.digest import Digest
-from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
-from strata.oci.source import choose_manifest, open_source
+from strata.oci.source import open_source
 
 STORE_INSIDE = "/run/strata-store"
 GO = "/run/strata-go"
@@ -59,24 +59,27 @@ def stored_images(
     arch: str,
     reporter: Reporter,
 ) -> Images:
-    """Have the base's commit in the store's repository; both images must be in the store's layout.
+    """Have the images in the store, and the base's commit in its repository.
 
-    node alone: the base is the commit it encapsulates. Raises ImageError, MachineError.
+    node alone: the base is the commit it encapsulates. Raises ImageError, TransportError,
+    MachineError.
     """
-    reference = base or node
-    if reference is None:
+    if node is None and base is None:
         raise MachineError("neither a node nor a base image is named")
-    repo = workspace.repo()
-    with open_source(reference, architecture=arch) as source:
-        commit = import_image(source, repo, reference=reference, reporter=reporter).base_commit
-    if node is None:
-        return Images(commit, None, "", 0, 0)
-    layout = workspace.layout
-    found = choose_manifest(layout, layout.resolve(node.tag, node.digest), arch)
-    layers = Manifest.parse(layout.read(found)).layers
+    stored = {}
+    for name, reference in (("node", node), ("base", base)):
+        if reference is not None:
+            stored[name] = fetch_to_store(workspace, reference, arch=arch, reporter=reporter)
+    below = stored.get("base") or stored["node"]
+    with open_source(below, architecture=arch) as source:
+        result = import_image(source, workspace.repo(), reference=below, reporter=reporter)
+    if "node" not in stored:
+        return Images(result.base_commit, None, "", 0, 0)
+    with open_source(stored["node"], architecture=arch) as source:
+        digest, layers = source.manifest_digest, source.manifest.layers
     size = sum(layer.size_bytes for layer in layers)
-    inside = f"oci:{STORE_INSIDE}@{found.digest}"
-    return Images(commit, found.digest, inside, len(layers), size)
+    inside = f"oci:{STORE_INSIDE}@{digest}"
+    return Images(result.base_commit, digest, inside, len(layers), size)
 
 
 def set_up(

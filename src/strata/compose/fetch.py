@@ -1,0 +1,38 @@
+"""Bringing an image from anywhere into the store, and naming it there by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from strata.compose.workspace import Workspace
+from strata.core.events import Reporter
+from strata.oci.reference import ImageReference
+from strata.oci.skopeo import copy
+from strata.oci.source import choose_manifest, open_source
+
+
+def fetch_to_store(
+    workspace: Workspace, reference: ImageReference, *, arch: str, reporter: Reporter
+) -> ImageReference:
+    """Have an image whole in the store; returns its reference there, by manifest digest.
+
+    An image of the store itself is only resolved. Raises ImageError, ArchitectureError,
+    TransportError, DigestError.
+    """
+    layout = workspace.layout
+    store = workspace.store
+    if reference.transport == "oci" and Path(reference.name).resolve() == store.resolve():
+        found = choose_manifest(layout, layout.resolve(reference.tag, reference.digest), arch)
+        return ImageReference("oci", str(store), "", found.digest)
+    with reporter.step(f"fetch {reference}") as step:
+        # Opened first: a wrong name, digest or architecture is told before anything is copied.
+        with open_source(reference, architecture=arch) as source:
+            digest = source.manifest_digest
+        tag = f"fetched/{hashlib.sha256(str(reference.at(digest)).encode()).hexdigest()[:16]}"
+        if tag not in layout.tags():
+            pinned = reference if reference.transport == "oci" else reference.at(digest)
+            copy(str(pinned), f"oci:{store}:{tag}")
+        found = choose_manifest(layout, layout.resolve(tag), arch)
+        step.detail(str(found.digest))
+    return ImageReference("oci", str(store), "", found.digest)
