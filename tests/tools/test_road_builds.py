@@ -186,3 +186,20 @@ def test_two_builds_of_the_base_are_bit_identical(
         one = json.loads((built_store / f"records/{name}/sample-12.json").read_text())["outputs"]
         two = json.loads((store / f"records/{name}/sample-12.json").read_text())["outputs"]
         assert one == two
+
+
+def test_verify_builds_again_and_compares_to_the_byte(own_store: Path, strata: Strata) -> None:
+    common = ("-C", str(SAMPLE), "--store", str(own_store), "--json")
+    before = json.loads((own_store / "records/coreos/sample-12.json").read_text())
+    done = json.loads(strata(*common, "build", "coreos/sample-12", "--verify").stdout)
+    assert [row["status"] for row in done] == ["built", "built"]
+    after = json.loads((own_store / "records/coreos/sample-12.json").read_text())
+    assert after["outputs"] == before["outputs"]
+    # A build that reads what is not an input is found out.
+    before["outputs"]["manifest"] = json.loads(
+        (own_store / "records/bootc/sample-12.json").read_text()
+    )["outputs"]["manifest"]
+    (own_store / "records/coreos/sample-12.json").write_text(json.dumps(before))
+    failed = strata(*common, "build", "coreos/sample-12", "--verify", check=False)
+    assert failed.returncode == 10
+    assert "was built again from the same inputs and its manifest differs" in failed.stderr

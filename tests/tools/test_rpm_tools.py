@@ -52,6 +52,7 @@ def test_version_order_is_rpms_own() -> None:
 
 
 _SPEC = """\
+%global __os_install_post %{{nil}}
 Name: {name}
 Version: {version}
 Release: 1

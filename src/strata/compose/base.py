@@ -143,11 +143,16 @@ def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
     return max(lock.generated, int(str(below.outputs["epoch"])) if below else 0)
 
 
+def next_base_version(job: BaseJob, earlier: BuildRecord | None) -> str:
+    """The version of a new build: the day of the content, counted on from the earlier build."""
+    before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
+    return str(next_version(job.stream.version, date8(job.epoch), before))
+
+
 def build_base(
-    context: BuildContext, job: BaseJob, earlier: BuildRecord | None, reporter: Reporter
+    context: BuildContext, job: BaseJob, version: str, reporter: Reporter
 ) -> Mapping[str, object]:
     """Build a prepared base layer into the store; returns the record's outputs."""
-    version = _version(job, earlier)
     workspace = context.workspace
     repo = workspace.repo()
     with workspace.scratch(job.target.kind) as scratch:
@@ -202,11 +207,6 @@ def build_base(
         "packages": len(inventory.packages),
         "epoch": job.epoch,
     }
-
-
-def _version(job: BaseJob, earlier: BuildRecord | None) -> str:
-    before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
-    return str(next_version(job.stream.version, date8(job.epoch), before))
 
 
 def _finish_tree(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strata.compose.base import BaseJob, build_base, prepare_base
+from strata.compose.base import BaseJob, build_base, next_base_version, prepare_base
 from strata.compose.context import BuildContext
 from strata.compose.graph import build_order
 from strata.compose.node import NodeJob, build_node, prepare_node
@@ -95,7 +95,13 @@ def _build(
         if isinstance(job, NodeJob):
             outputs = build_node(context, job, reporter)
         else:
-            outputs = build_base(context, job, None if current else earlier, reporter)
+            # What is verified is built again as it was; anything else is a new version.
+            version = (
+                str(earlier.outputs["version"])
+                if earlier and current
+                else next_base_version(job, earlier)
+            )
+            outputs = build_base(context, job, version, reporter)
         steps = tuple(
             StepRecord(item.title, item.seconds) for item in reporter.timings[first_timing:]
         )

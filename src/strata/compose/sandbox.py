@@ -79,6 +79,6 @@ def _script_error(source: str, output: str) -> StrataError:
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
     return DefinitionError(
         f"the postprocess script at {source} failed: {last}",
-        hint="the end of its output is shown with --debug",
+        hint="it ran with the tree as /, without network, as root",
         context={"script": source, "output": output},
     )

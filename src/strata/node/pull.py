@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 from strata.container.importer import import_image
 from strata.container.labels import VERSION
-from strata.core.errors import DigestError, StrataError, TransportError
+from strata.core.errors import TransportError
 from strata.core.events import Reporter
 from strata.core.files import locked, remove_tree
 from strata.core.process import require_root
 from strata.node import host, mounts
 from strata.node.host import State
 from strata.oci.reference import ImageReference
-from strata.oci.source import ImageSource, open_source
+from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
@@ -72,7 +72,6 @@ def pull(
 def _pull_once(reference: ImageReference, reporter: Reporter) -> State:
     repo = Repo.open(host.REPO)
     with open_source(reference, architecture=host.architecture()) as source:
-        _check_digest(reference, source)
         reporter.note(f"the target node image is {reference}, {source.manifest_digest}")
         result = import_image(source, repo, reference=reference, reporter=reporter)
         version = source.config.labels.get(VERSION, "")
@@ -90,16 +89,3 @@ def _pull_once(reference: ImageReference, reporter: Reporter) -> State:
         fetched_bytes=result.fetched_bytes,
         image_bytes=size,
     )
-
-
-def _check_digest(reference: ImageReference, source: ImageSource) -> None:
-    """A layout's reference may name an index; then its manifest is what the index says."""
-    if reference.transport == "oci" or reference.digest is None:
-        return
-    if not source.manifest.layers:
-        raise StrataError(f"{reference} has no layers")
-    if reference.digest != source.manifest_digest:
-        raise DigestError(
-            f"{reference} gave another image",
-            context={"expected": reference.digest, "actual": source.manifest_digest},
-        )
