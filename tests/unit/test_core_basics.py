@@ -228,3 +228,24 @@ def test_the_next_version_counts_within_the_day() -> None:
     before = [OSVersion.parse("12.9.20260711-3"), OSVersion.parse("12.8.20260711-7")]
     assert str(next_version("12.9", "20260711", before)) == "12.9.20260711-4"
     assert str(next_version("12.9", "20260712", before)) == "12.9.20260712-0"
+
+
+def test_mount_points_are_read_with_their_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 0:1 / / rw - ext4 /dev/a rw\n"
+        "2 1 0:1 / /a\\040b rw - ext4 /dev/a rw\n"
+        "3 2 0:1 / /a\\040b/c\\134040é rw - ext4 /dev/a rw\n"
+        "4 1 0:1 / /ab rw - ext4 /dev/a rw\n"
+    )
+    real = open
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda name, *rest, **kw: real(
+            table if name == "/proc/self/mountinfo" else name, *rest, **kw
+        ),
+    )
+    assert files.mount_points("/a b") == ["/a b", "/a b/c\\040é"]
+    assert len(files.mount_points()) == 4

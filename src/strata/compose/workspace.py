@@ -82,7 +82,7 @@ class Workspace:
         """Remove what interrupted commands left; only while holding the store."""
         for path in self.work.iterdir():
             for mount in mounts_under(path):
-                run(["umount", str(mount)])
+                run(["umount", mount])
             remove_tree(path)
 
     @contextmanager

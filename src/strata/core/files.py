@@ -108,17 +108,27 @@ def set_immutable(path: Path, on: bool) -> None:
         os.close(fd)
 
 
-def mounts_under(path: Path) -> list[Path]:
-    """Mount points at or below a path, deepest first."""
-    root = os.path.realpath(path)
+def mount_points(below: str = "/") -> list[str]:
+    """Mount points at or below a path, in the order they were mounted (later ones may hide)."""
+    top = below.rstrip("/")
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
-            raw = line.split(" ")[4]
-            point = raw.encode("utf-8", "surrogateescape").decode("unicode_escape")
-            if point == root or point.startswith(root + "/"):
-                found.append(Path(point))
-    return sorted(found, key=lambda point: len(point.parts), reverse=True)
+            point = line.split(" ")[4]
+            for code, character in _MOUNTINFO_ESCAPES:
+                point = point.replace(code, character)
+            if point == (top or "/") or point.startswith(top + "/"):
+                found.append(point)
+    return found
+
+
+# What the kernel escapes in mountinfo; the backslash last.
+_MOUNTINFO_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
+
+
+def mounts_under(path: Path) -> list[str]:
+    """Mount points at or below a path, the last mounted first: the order to unmount in."""
+    return mount_points(os.path.realpath(path))[::-1]
 
 
 def remove_tree(path: Path) -> None:

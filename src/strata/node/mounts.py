@@ -59,24 +59,6 @@ def private_namespace() -> None:
     _mount(None, "/", MS_REC | MS_SLAVE, "making mounts private")
 
 
-def mount_points(below: str = "/") -> list[str]:
-    """Mount points at or below a path, in the order they were mounted (later ones may hide)."""
-    top = below.rstrip("/")
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        for line in stream:
-            point = _unescape(line.split(" ")[4])
-            if point == (top or "/") or point.startswith(top + "/"):
-                found.append(point)
-    return found
-
-
 def is_read_only(path: str) -> bool:
     """Whether a path is on a read-only mount."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-
-
-def _unescape(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text

@@ -16,7 +16,7 @@ import traceback
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
-from strata.core.files import locked
+from strata.core.files import locked, mount_points
 from strata.core.process import Completed, require_root, run
 from strata.node import etcapply, etcmerge, host, mounts
 from strata.node.host import State
@@ -86,7 +86,7 @@ def overlay(reporter: Reporter) -> State:
 
 def _merge_etc() -> etcmerge.Plan:
     etcapply.undo(ETC, host.BACKUP)  # an overlay that was interrupted
-    points = frozenset(point for point in mounts.mount_points(ETC) if point != ETC)
+    points = frozenset(point for point in mount_points(ETC) if point != ETC)
     theirs = str(host.CHECKOUT / "usr/etc")
     plan = etcmerge.plan(
         etcapply.read_tree(BOOTED_ETC),
@@ -104,7 +104,7 @@ def _merge_etc() -> etcmerge.Plan:
 def _mount() -> None:
     checkout = str(host.CHECKOUT)
     target = f"{checkout}/{MODULES}"
-    for point in reversed(mounts.mount_points(checkout)):
+    for point in reversed(mount_points(checkout)):
         mounts.unmount(point)  # an overlay that was interrupted
     mounts.bind(f"/{MODULES}", target)
     try:
