@@ -1,10 +1,10 @@
 """skopeo: its image proxy (single blobs over a pipe) and `skopeo copy`.
 
 The proxy speaks JSON datagrams over a socket; pipes come as file descriptors. Rules (protocol
-0.2.3): a blob's pipe never ends by itself before FinishPipe is called, and FinishPipe blocks the
-socket until the data is drained: so exactly the announced size is read, and then the pipe is
-finished, where digest errors surface. One call at a time per process; parallel blobs take one
-process each. Registries, mirrors, credentials and signature policy are skopeo's configuration.
+0.2.3): a pipe never ends by itself before FinishPipe is called, and FinishPipe blocks the socket
+until the data is drained: so it is called from one thread while another reads; digest errors and
+broken connections surface there. One call at a time per process; parallel blobs take one process
+each. Registries, mirrors, credentials and signature policy are skopeo's configuration.
 Source: skopeo-experimental-image-proxy(1), containers/skopeo cmd/skopeo/proxy.go.
 """
 
@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import threading
@@ -72,6 +73,10 @@ class Proxy:
 
     def close(self) -> None:
         """End the process."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # also wakes a thread that waits for an answer
+        except OSError:
+            pass  # the proxy is gone
         self._socket.close()
         try:
             self._process.wait(timeout=2.0)
@@ -138,22 +143,53 @@ class Proxy:
 
     @contextmanager
     def blob(self, digest: Digest, size_bytes: int) -> Iterator[BlobPipe]:
-        """A blob's bytes; the digest is checked by skopeo when the block ends well."""
+        """A blob's bytes; its end is checked by skopeo when the block ends well.
+
+        FinishPipe is called at once, from a thread: it answers when skopeo is done, well or not,
+        and only then does the pipe end. Waiting for the announced size first would wait for ever
+        on a registry that went away.
+        """
         _, fd, pipe = self._call("GetBlob", self._image, str(digest), size_bytes)
+        self._socket.settimeout(None)  # the pipe is watched instead
+        answers: list[StrataError | None] = []
+
+        def finish() -> None:
+            try:
+                self._call("FinishPipe", pipe)
+            except StrataError as error:
+                answers.append(error)
+            else:
+                answers.append(None)
+
+        finisher = threading.Thread(target=finish, daemon=True)
+        finisher.start()
         reader = BlobPipe(fd, size_bytes, self.reference)
         try:
             yield reader
             reader.drain()
-            self._call("FinishPipe", pipe)
+        except TransportError:
+            finisher.join(2.0)
+            if answers and answers[0]:
+                raise answers[0] from None  # skopeo knows why
+            raise
+        else:
+            finisher.join(TIMEOUT_S)
+            if not answers:
+                raise TransportError(f"{self.reference}: skopeo did not finish a layer")
+            if answers[0]:
+                raise answers[0]
+            self._socket.settimeout(TIMEOUT_S)
         finally:
             os.close(fd)
 
 
 class BlobPipe:
-    """Exactly the announced bytes of a blob; it never waits for an end that does not come."""
+    """A blob's announced bytes; an end before the last of them is an error, and so is a stall."""
 
     def __init__(self, fd: int, size_bytes: int, reference: str) -> None:
         self._fd, self._left, self._reference = fd, size_bytes, reference
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
         try:
             fcntl.fcntl(fd, _F_SETPIPE_SZ, 1 << 20)
         except OSError:
@@ -163,15 +199,19 @@ class BlobPipe:
         """Up to `size` bytes; empty after the last announced one."""
         if not self._left:
             return b""
+        if not self._poll.poll(TIMEOUT_S * 1000):
+            raise self._error(f"the registry sent nothing for {TIMEOUT_S:g} s")
         limit = min(self._left, 1 << 20 if size < 0 else size)
         data = os.read(self._fd, limit)
         if not data:
-            raise TransportError(
-                f"{self._reference}: the registry broke off in the middle of a layer",
-                hint="run it again; whole layers are kept",
-            )
+            raise self._error("the registry broke off in the middle of a layer")
         self._left -= len(data)
         return data
+
+    def _error(self, what: str) -> TransportError:
+        return TransportError(
+            f"{self._reference}: {what}", hint="run it again; whole layers are kept"
+        )
 
     def drain(self) -> None:
         """Read what is left."""
