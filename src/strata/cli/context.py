@@ -87,7 +87,7 @@ def add_common_options(parser: argparse.ArgumentParser, *, top: bool = False) ->
         "--store",
         metavar="DIR",
         default=default(None),
-        help="folder that all output goes to; an OCI layout (default: build/store)",
+        help="folder for all output, an OCI layout (default: $STRATA_STORE or build/store)",
     )
     add(
         "--json",

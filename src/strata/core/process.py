@@ -168,16 +168,16 @@ def _read_all(stream: IO[bytes], out: list[bytes]) -> None:
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
     """End a process started in its own session, and everything in its group: TERM, then KILL."""
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sig)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=grace_s)
-        except subprocess.TimeoutExpired:
-            continue
-        break
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=grace_s)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass
+    try:
+        # Also when the leader is gone: a child of it may still hold a mount.
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
     process.wait()
 
 
