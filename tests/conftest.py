@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +78,31 @@ def built_store(sample_repos: Path) -> Path:
     targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
     run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
     return store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """After all tests no process and no mount of theirs is there."""
+    yield
+    assert leftovers(cache_folder() / "tests") == []
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Processes and mounts that belong to a folder, in whichever namespace they are.
+
+    A machine's PID 1 carries no path on its command line; its mounts say where it came from.
+    """
+    found = [
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if str(folder) in line
+    ]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            mounts = (process / "mountinfo").read_text(errors="replace")
+        except OSError:
+            continue  # it ended while we looked
+        if process.name != str(os.getpid()) and (str(folder) in command or str(folder) in mounts):
+            found.append(f"{process.name}: {command}")
+    return found

@@ -11,26 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SAMPLE, Strata
+from conftest import SAMPLE, Strata, leftovers
 
 pytestmark = pytest.mark.nspawn
-
-
-def leftovers(store: Path) -> list[str]:
-    """Processes and mounts that belong to a store's machines."""
-    found = [
-        line
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if f"{store}/machines" in line
-    ]
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if f"{store}/machines".encode() in command:
-            found.append(command.decode(errors="replace"))
-    return found
 
 
 def test_a_run_tells_programs_before_and_after(built_store: Path, strata: Strata) -> None:
@@ -41,7 +24,7 @@ def test_a_run_tells_programs_before_and_after(built_store: Path, strata: Strata
     assert done["commands"]["after"]["kubectl"].startswith("Client Version")
     assert done["units"]["after"] == {"containerd.service": "active"}
     assert done["failed"] == []
-    assert leftovers(built_store) == []
+    assert leftovers(built_store / "machines") == []
     assert list((built_store / "machines").iterdir()) == []
 
 
@@ -60,7 +43,7 @@ def test_ctrl_c_in_a_booted_machine_leaves_nothing(built_store: Path) -> None:
     assert process.wait(timeout=60) == 130, rest
     process.stderr.close()
     assert "strata: interrupted; nothing is left running" in rest
-    assert leftovers(built_store) == []
+    assert leftovers(built_store / "machines") == []
     assert list((built_store / "machines").iterdir()) == []
 
 
@@ -83,10 +66,10 @@ def test_a_kept_machine_can_be_entered_and_ended(
             check=False,
         )
         assert inside.stdout == "active\n"
-        assert leftovers(store)
+        assert leftovers(store / "machines")
     finally:
         strata("clean", "--store", str(store))
-    assert leftovers(store) == []
+    assert leftovers(store / "machines") == []
     assert not store.exists()
 
 
@@ -123,4 +106,4 @@ def test_an_overlay_that_fails_is_undone_and_says_why(
     assert "strata: the overlay failed in the machine" in done.stderr
     assert "systemd-sysusers failed on the new /usr with status 3" in done.stderr
     assert "/usr and /etc are as they were" in done.stderr
-    assert leftovers(store) == []
+    assert leftovers(store / "machines") == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SAMPLE, Strata, make_store
+from conftest import SAMPLE, Strata, leftovers, make_store
 from registry import ADDRESS, Registry
 from strata.core.errors import DigestError, TransportError
 from strata.oci.layout import Layout
@@ -277,13 +277,7 @@ def interrupted(command: list[str], when: str, store: Path) -> tuple[int, str]:
     seen += process.stderr.readlines()
     status = process.wait(timeout=60)
     process.stderr.close()
-    left = Path("/proc/self/mountinfo").read_text()
-    assert str(store) not in left
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            assert str(store).encode() not in path.read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    assert leftovers(store) == []
     return status, "".join(seen)
 
 

@@ -186,10 +186,12 @@ class NspawnMachine:
         if process is None:
             return
         self._process = None
+        inside = _family(process.pid)
         if gently:
             power_off(process, self._leader)
         if process.poll() is None:
             end_group(process, grace_s=2.0)
+        _end(inside)
         (self.folder / "machine.json").unlink(missing_ok=True)
 
 
@@ -215,14 +217,33 @@ def stop_detached(folder: Path) -> bool:
     pid, leader = int(known["nspawn"]), int(known["leader"])
     running = _start_time(pid) == str(known["started"])
     if running:
+        family = {**_family(pid), pid: str(known["started"])}
         os.kill(leader, signal.SIGRTMIN + 4)
         deadline = time.monotonic() + 10
         while _start_time(pid) == known["started"] and time.monotonic() < deadline:
             time.sleep(0.1)
-        if _start_time(pid) == known["started"]:
-            os.killpg(pid, signal.SIGKILL)
+        _end(family)
     path.unlink()
     return running
+
+
+def _family(pid: int) -> dict[int, str]:
+    """A process's descendants with their start times, to be found again when it is gone."""
+    return {child: _start_time(child) for child in _descendants(pid)}
+
+
+def _end(processes: dict[int, str], grace_s: float = 5.0) -> None:
+    """End what is left of some processes: a machine's PID 1 outlives a killed systemd-nspawn."""
+    left = processes
+    deadline = time.monotonic() + grace_s
+    while left and time.monotonic() < deadline:
+        left = {pid: started for pid, started in left.items() if _start_time(pid) == started != ""}
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02 if left else 0)
 
 
 def _start_time(pid: int) -> str:
