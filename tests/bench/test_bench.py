@@ -26,6 +26,7 @@ from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
 from strata.rpm.inventory import RPMDB_FOLDER
 from strata.sample.packages import NODE
 
@@ -168,7 +169,7 @@ def test_commit_against_ostree(built_store: Path, tmp_path: Path) -> None:
     ours, adopted, peers = [], [], []
     for number in range(ROUNDS):
         repo = Repo.init(tmp_path / f"ours-{number}")
-        with repo.writer() as writer:
+        with writing(repo) as writer:
             ours.append(seconds(lambda: commit_directory(repo, writer, str(root), timestamp=1)))
         peer = tmp_path / f"peer-{number}"
         subprocess.run(["ostree", f"--repo={peer}", "init", "--mode=bare"], check=True)
@@ -177,7 +178,7 @@ def test_commit_against_ostree(built_store: Path, tmp_path: Path) -> None:
         copied = tmp_path / "copied"
         subprocess.run(["cp", "-a", root, copied], check=True)
         repo = Repo.init(tmp_path / f"adopted-{number}")
-        with repo.writer() as writer:
+        with writing(repo) as writer:
             adopted.append(
                 seconds(
                     lambda: commit_directory(

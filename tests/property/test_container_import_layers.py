@@ -18,8 +18,9 @@ from strata.container.refs import escape
 from strata.core.errors import StrataError
 from strata.oci.tar import DIRECTORY, FILE, HARDLINK, SYMLINK, TarEntry, TarReader, TarWriter
 from strata.ostree.objects import Checksum, DirMeta, FileHeader, pack_xattrs
-from strata.ostree.repo import Repo, Writer
+from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
+from strata.ostree.writer import Writer, writing
 
 pytestmark = pytest.mark.property
 
@@ -203,7 +204,7 @@ def _derived() -> bytes:
 def writer() -> Iterator[Writer]:
     with tempfile.TemporaryDirectory() as folder:
         repo = Repo.init(Path(folder) / "repo")
-        with repo.writer(sync=False) as opened:
+        with writing(repo, sync=False) as opened:
             yield opened
 
 
@@ -214,6 +215,7 @@ def test_attributes_that_are_links_are_read() -> None:
         )
         assert contents == [_sum(_HEADER, _BODY)]
         assert commits == []
+        opened.publish()
         assert opened.repo.header(contents[0]) == _HEADER
 
 

@@ -55,6 +55,7 @@ from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_directory, commit_tree, scan
 from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
 
 pytestmark = pytest.mark.tools
 
@@ -177,7 +178,7 @@ def lab(tmp_path: Path) -> Lab:
     source = tmp_path / "source"
     make_tree(source)
     origin = Repo.init(tmp_path / "origin")
-    with origin.writer(sync=False) as writer:
+    with writing(origin, sync=False) as writer:
         metadata = {"version": Variant.text("12.9"), "ostree.bootable": Variant.flag(True)}
         commit = commit_directory(
             origin, writer, str(source), timestamp=TIME, subject="base", metadata=metadata
@@ -314,7 +315,7 @@ def test_the_base_comes_back_bit_by_bit(lab: Lab) -> None:
     fsck(repo)
     assert listing(repo, result.base_commit) == listing(lab.origin, lab.commit)
     checkout(repo, Tree.load(repo, result.base_commit), str(lab.root / "out"), link=True)
-    with lab.origin.writer(sync=False) as writer:
+    with writing(lab.origin, sync=False) as writer:
         assert scan(writer, str(lab.root / "out")) == Tree.load(lab.origin, lab.commit)
 
 
@@ -720,7 +721,7 @@ def test_layers_of_what_is_deployed_are_kept(lab: Lab) -> None:
     lab.derive(Tar().add("usr/bin/new", b"2").bytes(), tag="two")
     name = ImageReference.parse("docker://example.com/os:latest")
     first = lab.pull(repo, "one", reference=name)
-    with repo.writer(sync=False) as writer:
+    with writing(repo, sync=False) as writer:
         writer.set_ref("ostree/0/1/0", first.merge_commit)
     lab.pull(repo, "two", reference=name)
     blobs = {ref.rpartition("_")[2] for ref in repo.refs("ostree/container/blob/")}
@@ -736,7 +737,7 @@ def test_images_stored_by_other_tools_do_not_stand_in_the_way(lab: Lab, text: st
     metadata["ostree.manifest"] = Variant.text(manifest.to_bytes().decode())
     if text is not None:
         metadata["ostree.container.image-config"] = Variant.text(text)
-    with repo.writer(sync=False) as writer:
+    with writing(repo, sync=False) as writer:
         commit = commit_tree(writer, Tree(), timestamp=0, metadata=metadata)
         writer.set_ref("ostree/container/image/other", commit)
     lab.derive(Tar().add("usr/bin/new", b"1").bytes())
@@ -994,6 +995,7 @@ from strata.core.events import silent
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.repo import Repo
+from strata.ostree.writer import writing
 reference = ImageReference.parse(sys.argv[2])
 with open_source(reference, architecture="x86_64") as source:
     import_image(source, Repo.open(Path(sys.argv[1])), reference=reference, reporter=silent())

@@ -29,6 +29,7 @@ from strata.inspect.layers import check_no_node_packages
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
 from strata.treefile.project import Stream
@@ -172,7 +173,7 @@ def build_base(
             reporter=reporter,
         )
         kernel, inventory = _finish_tree(context, job, root, version, reporter)
-        with reporter.step("commit") as step, repo.writer() as writer:
+        with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
                 repo,
                 writer,

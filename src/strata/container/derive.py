@@ -23,8 +23,8 @@ from strata.core.errors import ImageError
 from strata.oci.layout import Layout
 from strata.oci.model import Descriptor, History, ImageConfig, Manifest
 from strata.oci.tar import DIRECTORY, FILE, HARDLINK, SYMLINK, TarEntry, TarWriter
+from strata.ostree.modes import read_xattrs
 from strata.ostree.objects import DirMeta
-from strata.ostree.repo import read_xattrs
 from strata.ostree.scan import dir_meta, file_checksum
 from strata.ostree.tree import Tree
 

@@ -26,8 +26,8 @@ from strata.ostree.objects import (
     Xattrs,
     check_name,
 )
-from strata.ostree.repo import Writer
 from strata.ostree.tree import MAX_DEPTH, Tree
+from strata.ostree.writer import Writer
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"

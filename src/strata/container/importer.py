@@ -37,6 +37,7 @@ from strata.ostree.objects import S_IFDIR, Checksum, Commit, DirMeta
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
 
 MANIFEST_DIGEST = "ostree.manifest-digest"
 MANIFEST = "ostree.manifest"
@@ -191,7 +192,7 @@ class _Import:
     def _import_base(self, layers: Sequence[Descriptor], base: str) -> list[LayerImport]:
         commit_layer, chunks = layers[0], layers[1:]
         if base and self.repo.is_complete(base):
-            with self.repo.writer(sync=False) as writer:
+            with writing(self.repo, sync=False) as writer:
                 writer.set_ref(blob_ref(commit_layer.digest), Checksum(base))
             kinds = ["commit", *("chunk" for _ in chunks)]
             return [LayerImport(of.digest, kind, base, 0) for of, kind in zip(layers, kinds)]
@@ -211,7 +212,7 @@ class _Import:
             step.skip(layer.size_bytes)
             return LayerImport(layer.digest, "chunk", known, 0)
         objects: list[Checksum] = []
-        with self.repo.writer() as writer:
+        with writing(self.repo) as writer:
 
             def use(tar: TarReader) -> None:
                 objects.extend(import_layer(writer, tar, with_metadata=False)[0])
@@ -225,7 +226,7 @@ class _Import:
 
     def _import_commit_layer(self, layer: Descriptor, base: str, step: _Counting) -> LayerImport:
         commits: list[Checksum] = []
-        with self.repo.writer() as writer:
+        with writing(self.repo) as writer:
 
             def use(tar: TarReader) -> None:
                 commits.extend(import_layer(writer, tar, with_metadata=True)[1])
@@ -260,11 +261,11 @@ class _Import:
         known = self.repo.resolve(ref) or same
         if known is not None and self.repo.is_complete(known):
             step.skip(layer.size_bytes)
-            with self.repo.writer(sync=False) as writer:
+            with writing(self.repo, sync=False) as writer:
                 writer.set_ref(ref, known)
             return LayerImport(layer.digest, "derived", known, 0)
         found: list[derived.LayerTree] = []
-        with self.repo.writer() as writer:
+        with writing(self.repo) as writer:
 
             def use(tar: TarReader) -> None:
                 found.append(derived.read_layer(writer, tar, base))
@@ -328,7 +329,7 @@ class _Import:
             metadata["version"] = Variant.text(version)
         created = self.source.manifest.annotations.get("org.opencontainers.image.created")
         timestamp = _time(created or config.created)
-        with self.repo.writer() as writer:
+        with writing(self.repo) as writer:
             merged = commit_tree(writer, tree, timestamp=timestamp, parent=base, metadata=metadata)
             writer.set_ref(image_ref(self.reference), merged)
         return merged

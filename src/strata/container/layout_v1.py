@@ -20,7 +20,7 @@ from strata.ostree.objects import (
     Xattrs,
     unpack_xattrs,
 )
-from strata.ostree.repo import Writer
+from strata.ostree.writer import Writer
 
 MAX_XATTRS_BYTES = 1 << 20
 _OBJECT = re.compile(
@@ -87,7 +87,7 @@ def _linked_xattrs(entry: TarEntry, tar: TarReader, shared: dict[str, Xattrs]) -
 def _content(
     writer: Writer, tar: TarReader, entry: TarEntry, checksum: Checksum, xattrs: Xattrs
 ) -> None:
-    if writer.repo.has(checksum, "file"):
+    if writer.has(checksum, "file"):
         return
     if entry.type == SYMLINK:
         target = entry.target.decode("utf-8", "surrogateescape")

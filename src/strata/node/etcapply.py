@@ -18,7 +18,7 @@ from strata.core.errors import StrataError
 from strata.core.files import atomic_write, canonical_json
 from strata.node.etcmerge import FILE, FOLDER, INSTALL, LINK, SPECIAL, Entry, Plan
 from strata.ostree.checkout import copy
-from strata.ostree.repo import read_xattrs
+from strata.ostree.modes import read_xattrs
 
 MAX_DEPTH = 64
 _NEW = ".strata-new"

@@ -9,19 +9,29 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from strata.core.errors import ObjectError
+from strata.ostree.modes import BARE, STORAGES, Readable, read_xattrs
 from strata.ostree.objects import Checksum
-from strata.ostree.repo import Repo, read_xattrs
+from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
+
+_CHUNK = 1 << 20
 
 
 def checkout(repo: Repo, tree: Tree, dest: str, *, link: bool) -> None:
     """Check a tree out into a directory that does not exist yet.
 
-    link: hard links to the objects; else copies. Owners, modes and extended attributes are exact,
-    times are 0. Raises ObjectError when an object is missing, OSError when `dest` exists.
+    link: hard links to the objects, which needs a repository of mode bare; else copies. Owners,
+    modes and extended attributes are exact, times are 0. Raises ObjectError when an object is
+    missing, OSError when `dest` exists.
     """
+    if link and repo.mode != BARE:
+        raise ObjectError(
+            f"a repository of mode {repo.mode} cannot be checked out by hard links",
+            hint="its objects are not the files themselves: make copies",
+        )
     os.mkdir(dest, 0o700)
     _fill(repo, tree, dest, link, {})
 
@@ -38,7 +48,10 @@ def _fill(repo: Repo, tree: Tree, dest: str, link: bool, empty: dict[Checksum, b
                 except OSError as error:
                     if error.errno != errno.EMLINK:
                         raise
-            copy(source, target)
+            if repo.mode == BARE:
+                copy(source, target)
+            else:
+                _unpack(repo, checksum, target)
         except FileNotFoundError:
             raise ObjectError(f"the content object {checksum} is missing") from None
     for name, inner in tree.dirs.items():
@@ -60,6 +73,24 @@ def _is_empty(source: str, checksum: Checksum, known: dict[Checksum, bool]) -> b
         status = os.lstat(source)
         known[checksum] = stat.S_ISREG(status.st_mode) and status.st_size == 0
     return known[checksum]
+
+
+def _unpack(repo: Repo, checksum: Checksum, target: str) -> None:
+    """Make the file an object of another mode stands for: as mode bare would keep it."""
+    header = repo.header(checksum)
+    if header.is_symlink:
+        STORAGES[BARE].write(target, header, ())
+        return
+    with repo.open_content(checksum) as stream:
+        STORAGES[BARE].write(target, header, _pieces(stream))
+
+
+def _pieces(stream: Readable) -> Iterator[bytes]:
+    while True:
+        data = stream.read(_CHUNK)
+        if not data:
+            return
+        yield data
 
 
 def copy(source: str, target: str) -> None:

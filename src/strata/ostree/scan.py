@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 from strata.core.errors import ObjectError
 from strata.ostree.gvariant import Variant, pack_string
+from strata.ostree.modes import file_header, read_xattrs
 from strata.ostree.objects import Checksum, Commit, DirMeta, check_name
-from strata.ostree.repo import Repo, Writer, file_header, read_xattrs
+from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
+from strata.ostree.writer import Writer
 
 _BATCH = 64
 _CHUNK = 1 << 20

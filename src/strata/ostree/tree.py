@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from strata.core.errors import ObjectError
 from strata.ostree.objects import Checksum, DirMeta, DirTree
-from strata.ostree.repo import Repo, Writer
+from strata.ostree.repo import Repo
+from strata.ostree.writer import Writer
 
 MAX_DEPTH = 256
 # A few small dirtrees that hold each other can stand for any number of folders.
