@@ -1,10 +1,15 @@
-"""Derive: what the upper side of an overlay mount holds becomes layers on top of a base image.
+"""Derive: what differs from a base image becomes layers on top of it.
 
-Content that equals the base's, by content and metadata, is left out: overlayfs copies up whole
-files for a touched time. Deleted files become whiteouts, replaced folders opaque folders. Entries
-are split by owner, so that a new package of one kind moves only its own layer; what no package owns
-is one layer, the package database another. Every layer carries the folders above its entries with
-their metadata, so that any runtime unpacks it right.
+The difference is read from the upper side of an overlay mount, or by comparing a whole directory
+tree with the base. Content that equals the base's, by content and metadata, is left out: overlayfs
+copies up whole files for a touched time.
+
+Deleted files become whiteouts, replaced folders opaque folders; all of these are in one layer below
+the others, since they speak of the base alone and must not hide what another layer brings. A folder
+in a file's place has a whiteout too: libostree's checkout would otherwise refuse it, or write
+through a link. Entries are split by owner, so that a new package of one kind moves only its own
+layer; what no package owns is one layer, the package database another. Every layer carries the
+folders above its entries with their metadata, so that any runtime unpacks it right.
 
 Entries are in order of path, times are 0: the same upper side gives the same layers.
 """
@@ -28,6 +33,7 @@ from strata.ostree.objects import DirMeta
 from strata.ostree.scan import dir_meta, file_checksum
 from strata.ostree.tree import Tree
 
+REMOVALS = "removed from the base"
 CONFIGURATION = "configuration"
 MAX_LAYERS = 20
 _CHUNK = 1 << 18
@@ -56,36 +62,59 @@ def container_view(tree: Tree) -> Tree:
 
 
 def changes(upper: str, base: Tree) -> list[Change]:
-    """What the upper side changes of a base (in the container's view), sorted by path.
+    """What an overlay's upper side changes of a base (in the container's view), sorted by path.
 
-    Raises ImageError on devices and sockets.
+    Raises ImageError on devices and sockets, and on names that begin as whiteouts do.
     """
     found: list[Change] = []
-    _walk(upper, "", base, found)
-    return sorted(found, key=lambda change: change.path.encode("utf-8", "surrogateescape"))
+    _walk(upper, "", base, found, whole=False)
+    return sorted(found, key=_by_path)
 
 
-def _walk(folder: str, path: str, base: Tree | None, found: list[Change]) -> None:
-    for name in sorted(os.listdir(folder)):
+def tree_changes(root: str, base: Tree) -> list[Change]:
+    """The same from a whole tree on disk: what it has not was removed. Raises ImageError."""
+    found: list[Change] = []
+    _walk(root, "", base, found, whole=True)
+    return sorted(found, key=_by_path)
+
+
+def _by_path(change: Change) -> bytes:
+    return change.path.encode("utf-8", "surrogateescape")
+
+
+def _walk(folder: str, path: str, base: Tree | None, found: list[Change], *, whole: bool) -> None:
+    names = sorted(os.listdir(folder))
+    if whole and base is not None:
+        for name in (base.files.keys() | base.dirs.keys()) - set(names):
+            found.append(_whiteout(path, name))
+    for name in names:
         disk, where = f"{folder}/{name}", f"{path}/{name}" if path else name
+        if name.startswith(WHITEOUT):
+            raise ImageError(f"/{where} cannot be in a layer: its name says that a file is removed")
         status = os.lstat(disk)
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0 and not whole:
             if base and (name in base.files or name in base.dirs):
-                found.append(Change(f"{path}/{WHITEOUT}{name}".lstrip("/"), "whiteout", ""))
+                found.append(_whiteout(path, name))
         elif stat.S_ISDIR(status.st_mode):
+            if base and name in base.files:
+                found.append(_whiteout(path, name))
             below = base.dirs.get(name) if base else None
-            if below is not None and _is_opaque(disk):
+            if below is not None and not whole and _is_opaque(disk):
                 found.append(Change(f"{where}/{OPAQUE}", "opaque", ""))
                 below = Tree(below.meta)
             if below is None or dir_meta(disk) != below.meta:
                 found.append(Change(where, "dir", disk))
-            _walk(disk, where, below, found)
+            _walk(disk, where, below, found, whole=whole)
         elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
             if base is None or base.files.get(name) != file_checksum(disk):
                 kind = "symlink" if stat.S_ISLNK(status.st_mode) else "file"
                 found.append(Change(where, kind, disk))
         else:
             raise ImageError(f"/{where} is a device, a pipe or a socket, which no layer can hold")
+
+
+def _whiteout(path: str, name: str) -> Change:
+    return Change(f"{path}/{WHITEOUT}{name}".lstrip("/"), "whiteout", "")
 
 
 def _is_opaque(disk: str) -> bool:
@@ -98,34 +127,26 @@ def _is_opaque(disk: str) -> bool:
 def group(
     found: Sequence[Change], owner: Callable[[str], str | None], last: Sequence[str]
 ) -> list[tuple[str, list[Change]]]:
-    """Changes by layer: owners in order, then what nobody owns, then the owners named in `last`.
+    """Changes by layer: what is removed, owners in order, what nobody owns, the owners in `last`.
 
     owner: from `/path` to a layer's title, or None. The smallest join when there are too many.
     """
     groups: dict[str, list[Change]] = {}
     for change in found:
-        groups.setdefault(owner(f"/{_subject(change)}") or CONFIGURATION, []).append(change)
+        removes = change.kind in ("whiteout", "opaque")
+        title = REMOVALS if removes else owner(f"/{change.path}") or CONFIGURATION
+        groups.setdefault(title, []).append(change)
+    head = [REMOVALS] if REMOVALS in groups else []
     tail = [name for name in (CONFIGURATION, *last) if name in groups]
-    names = sorted(name for name in groups if name not in tail)
-    room = MAX_LAYERS - len(tail)
+    names = sorted(name for name in groups if name not in (*head, *tail))
+    room = MAX_LAYERS - len(head) - len(tail)
     if len(names) > room:
         by_size = sorted(names, key=lambda name: (-_size(groups[name]), name))
         joined = sorted(by_size[room - 1 :])
         title = f"{len(joined)} small packages"
-        groups[title] = sorted(
-            (change for name in joined for change in groups[name]), key=lambda item: item.path
-        )
+        groups[title] = sorted((change for name in joined for change in groups[name]), key=_by_path)
         names = [*sorted(by_size[: room - 1]), title]
-    return [(name, groups[name]) for name in (*names, *tail)]
-
-
-def _subject(change: Change) -> str:
-    if change.kind == "opaque":
-        return change.path.rpartition("/")[0]
-    if change.kind == "whiteout":
-        folder, _, name = change.path.rpartition("/")
-        return f"{folder}/{name[len(WHITEOUT) :]}"
-    return change.path
+    return [(name, groups[name]) for name in (*head, *names, *tail)]
 
 
 def _size(found: Sequence[Change]) -> int:
