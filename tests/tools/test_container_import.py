@@ -24,8 +24,9 @@ from pathlib import Path
 
 import pytest
 
-from strata.container.encapsulate import ComponentMap, encapsulate, write_image
+from strata.container.encapsulate import ComponentMap, Options, encapsulate
 from strata.container.importer import ImportResult, import_image
+from strata.container.layers import write_image
 from strata.container.packing import Component
 from strata.core.errors import (
     DigestError,
@@ -98,7 +99,7 @@ def make_tree(root: Path) -> None:
     (root / "etc").unlink()
 
 
-def owner_of(path: str) -> str:
+def owner_of(path: str, checksum: Checksum) -> str:
     """One component per second-level folder."""
     return path.split("/")[2]
 
@@ -188,9 +189,7 @@ def lab(tmp_path: Path) -> Lab:
     names = {"etc", "bin", "lib", "share"}
     components = ComponentMap({n: Component(n, n, n, 1, 0) for n in names}, owner_of)
     with silent().step("encapsulate") as step:
-        base = encapsulate(
-            origin, commit, layout, components, architecture="x86_64", labels={}, step=step
-        )
+        base = encapsulate(origin, commit, layout, components, Options("x86_64"), step=step)
     layout.tag("base", base)
     return Lab(tmp_path, layout, origin, commit, base)
 

@@ -8,8 +8,9 @@ import zlib
 
 import pytest
 
+from strata.container.compress import Gzip
 from strata.core.errors import ImageError
-from strata.oci.compression import GzipReader, GzipWriter, ZstdReader, decompress
+from strata.oci.compression import GzipReader, ZstdReader, decompress
 from strata.oci.tar import (
     DIRECTORY,
     FILE,
@@ -138,7 +139,7 @@ def test_damaged_tars_are_image_errors(damage: object, message: str) -> None:
 
 def gzipped(data: bytes) -> bytes:
     sink = io.BytesIO()
-    writer = GzipWriter(sink, 6)
+    writer = Gzip(sink, 6)
     writer.write(data)
     writer.finish()
     return sink.getvalue()

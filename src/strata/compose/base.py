@@ -18,7 +18,7 @@ from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
 from strata.compose.store import publish
-from strata.container.encapsulate import encapsulate
+from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
@@ -192,10 +192,7 @@ def build_base(
             commit,
             workspace.layout,
             component_map(inventory, kernel),
-            architecture=context.arch,
-            labels=_labels(job),
-            command=COMMAND,
-            threads=context.jobs,
+            Options(context.arch, _labels(job), COMMAND, threads=context.jobs),
             step=step,
         )
         outputs = publish(workspace.layout, str(job.target), manifest, context.arch)

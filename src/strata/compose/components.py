@@ -9,6 +9,7 @@ from __future__ import annotations
 from strata.compose.normalise import USR_MERGE
 from strata.container.encapsulate import ComponentMap
 from strata.container.packing import ALWAYS, Component
+from strata.ostree.objects import Checksum
 from strata.rpm.inventory import RPMDB_FOLDER, Inventory, Package
 
 UNPACKAGED = "rpmostree-unpackaged-content"
@@ -38,7 +39,7 @@ def component_map(inventory: Inventory, kernel: str) -> ComponentMap:
     owners = {tree_path(path): str(own[0]) for path, own in inventory.file_owners().items()}
     owners[f"/usr/lib/modules/{kernel}/initramfs.img"] = initramfs
 
-    def owner(path: str) -> str:
+    def owner(path: str, checksum: Checksum) -> str:
         if path.startswith(f"/{RPMDB_FOLDER}/"):
             return RPMDB
         return owners.get(path, UNPACKAGED)

@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from strata.container.derived import OPAQUE, WHITEOUT
-from strata.container.encapsulate import Layer, write_image, write_layer
 from strata.container.labels import LAYER_TITLE
+from strata.container.layers import Layer, write_image, write_layer
 from strata.core.errors import ImageError
 from strata.oci.layout import Layout
 from strata.oci.model import Descriptor, History, ImageConfig, Manifest

@@ -1,4 +1,4 @@
-"""Compressed layers: gzip and zstd read as streams, gzip written the same way every time.
+"""Compressed layers, read as streams: gzip, zstd, plain. Written are they in `container`.
 
 gzip: any number of members, as some tools write. zstd: through the machine's libzstd, which systemd
 needs anyway; Python has none below 3.14.
@@ -7,16 +7,13 @@ needs anyway; Python has none below 3.14.
 from __future__ import annotations
 
 import ctypes
-import struct
 import zlib
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from strata.core.errors import ImageError, ToolMissingError
 from strata.oci import model
 
 _CHUNK = 1 << 18
-# No name, no time, no operating system: the same bytes give the same bytes (RFC 1952).
-_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 class Readable(Protocol):
@@ -24,28 +21,6 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; empty at the end."""
-
-
-class GzipWriter:
-    """Compresses into a sink with fixed header fields."""
-
-    def __init__(self, sink: BinaryIO | object, level: int) -> None:
-        self._write = sink.write  # type: ignore[union-attr]
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-        self._crc, self._size = 0, 0
-        self._write(_GZIP_HEADER)
-
-    def write(self, data: bytes) -> int:
-        """Compress bytes."""
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._write(self._deflate.compress(data))
-        return len(data)
-
-    def finish(self) -> None:
-        """Write what is left and the trailer."""
-        self._write(self._deflate.flush())
-        self._write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
 
 class GzipReader:
@@ -86,7 +61,9 @@ class GzipReader:
         return b""
 
 
-class _Buffer(ctypes.Structure):
+class ZstdBuffer(ctypes.Structure):
+    """libzstd's ZSTD_inBuffer and ZSTD_outBuffer."""
+
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("size", ctypes.c_size_t),
@@ -94,7 +71,8 @@ class _Buffer(ctypes.Structure):
     ]
 
 
-def _libzstd() -> ctypes.CDLL:
+def libzstd() -> ctypes.CDLL:
+    """libzstd, with what reading needs described. Raises ToolMissingError."""
     try:
         lib = ctypes.CDLL("libzstd.so.1")
     except OSError as error:
@@ -107,8 +85,8 @@ def _libzstd() -> ctypes.CDLL:
     lib.ZSTD_decompressStream.restype = ctypes.c_size_t
     lib.ZSTD_decompressStream.argtypes = [
         ctypes.c_void_p,
-        ctypes.POINTER(_Buffer),
-        ctypes.POINTER(_Buffer),
+        ctypes.POINTER(ZstdBuffer),
+        ctypes.POINTER(ZstdBuffer),
     ]
     lib.ZSTD_isError.argtypes = [ctypes.c_size_t]
     lib.ZSTD_getErrorName.restype = ctypes.c_char_p
@@ -120,7 +98,7 @@ class ZstdReader:
     """Reads zstd frames (skippable ones too, as zstd:chunked ends with) as one stream."""
 
     def __init__(self, source: Readable) -> None:
-        self._lib = _libzstd()
+        self._lib = libzstd()
         self._source = source
         self._stream = self._lib.ZSTD_createDStream()
         self._in = b""
@@ -143,8 +121,8 @@ class ZstdReader:
                     return b""
             at_end = not self._in
             source = ctypes.create_string_buffer(self._in, len(self._in) or 1)
-            reading = _Buffer(ctypes.addressof(source), len(self._in), self._position)
-            writing = _Buffer(ctypes.addressof(self._out), limit, 0)
+            reading = ZstdBuffer(ctypes.addressof(source), len(self._in), self._position)
+            writing = ZstdBuffer(ctypes.addressof(self._out), limit, 0)
             status = self._lib.ZSTD_decompressStream(
                 self._stream, ctypes.byref(writing), ctypes.byref(reading)
             )
