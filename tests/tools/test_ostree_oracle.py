@@ -150,6 +150,10 @@ def test_fsck_ls_show_and_rev_parse_agree(tmp_path: Path, source: Path, mode: st
     commit_theirs(tmp_path / "theirs", source)
     fsck(repo)
     assert ostree(repo, "rev-parse", "test/branch").stdout.strip() == commit
+    assert repo.rev_parse("test/branch") == repo.rev_parse(commit) == commit
+    for absent in ("nope", "f" * 64):
+        with pytest.raises(ObjectError, match=f"has no commit or ref {absent}"):
+            repo.rev_parse(absent)
     listing = ostree(repo, "ls", "-R", "-C", "-X", "test/branch").stdout
     assert listing == ostree(tmp_path / "theirs", "ls", "-R", "-C", "-X", "test/branch").stdout
     assert "/usr/share/ünï/ß" in listing

@@ -10,7 +10,16 @@ from strata.cli.main import main, make_parser
 
 pytestmark = pytest.mark.unit
 
-COMMANDS = (["build"], ["run"], ["sample"], ["sample", "repos"], ["doctor"], ["clean"])
+COMMANDS = (
+    ["build"],
+    ["run"],
+    ["image"],
+    *(["image", verb] for verb in ("encapsulate", "import")),
+    ["sample"],
+    ["sample", "repos"],
+    ["doctor"],
+    ["clean"],
+)
 
 
 def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:

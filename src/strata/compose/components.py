@@ -6,11 +6,23 @@ layers, of their own. What no package owns (overlays, generated files) is a comp
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from strata.compose.normalise import USR_MERGE
 from strata.container.encapsulate import ComponentMap
 from strata.container.packing import ALWAYS, Component
+from strata.ostree.checkout import checkout
 from strata.ostree.objects import Checksum
-from strata.rpm.inventory import RPMDB_FOLDER, Inventory, Package
+from strata.ostree.repo import Repo
+from strata.ostree.tree import Tree
+from strata.rpm.inventory import (
+    KNOWN_FOLDERS,
+    RPMDB_FOLDER,
+    Inventory,
+    Package,
+    read_inventory,
+)
 
 UNPACKAGED = "rpmostree-unpackaged-content"
 RPMDB = "rpmdb"
@@ -45,6 +57,30 @@ def component_map(inventory: Inventory, kernel: str) -> ComponentMap:
         return owners.get(path, UNPACKAGED)
 
     return ComponentMap(components, owner)
+
+
+def commit_components(repo: Repo, tree: Tree) -> ComponentMap:
+    """The components of a commit's tree, from the package database and the kernel in it.
+
+    Without a package database everything is one component. Raises PackageError when the database
+    is damaged or of a format that is not read.
+    """
+    folder = next((tree.folder(name) for name in KNOWN_FOLDERS if tree.folder(name)), None)
+    if folder is None or not folder.files:
+        rest = Component(UNPACKAGED, UNPACKAGED, UNPACKAGED, ALWAYS, 0)
+        return ComponentMap({UNPACKAGED: rest}, lambda path, checksum: UNPACKAGED)
+    with tempfile.TemporaryDirectory(prefix="strata-rpmdb.") as scratch:
+        root = Path(scratch)
+        (root / RPMDB_FOLDER).parent.mkdir(parents=True)
+        checkout(repo, folder, str(root / RPMDB_FOLDER), link=False)
+        inventory = read_inventory(root)
+    modules = tree.folder("usr/lib/modules")
+    kernels = [
+        name
+        for name, inner in sorted((modules.dirs if modules else {}).items())
+        if "vmlinuz" in inner.files
+    ]
+    return component_map(inventory, kernels[0] if kernels else "")
 
 
 def _component(package: Package, newest: int) -> Component:

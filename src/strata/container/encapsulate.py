@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from strata.container.export import write_chunk_layer, write_commit_layer
-from strata.container.labels import COMPONENTS, image_labels
+from strata.container.labels import COMMAND, COMPONENTS, image_labels
 from strata.container.layers import Layer, write_image, write_layer
 from strata.container.packing import Bin, Component, chunk_name, pack
 from strata.core.clock import rfc3339
@@ -46,12 +46,15 @@ class Options:
     """How an image is written.
 
     architecture: as rpm names it. labels: added to those that follow from the commit. command:
-    empty for the commit's own. compression: one of `compress.COMPRESSIONS`. threads: at once.
+    empty for the commit's own. copy, copy_if_there: keys of the commit's metadata that become
+    labels too. compression: one of `compress.COMPRESSIONS`. threads: at once.
     """
 
     architecture: str
     labels: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
+    copy: Sequence[str] = ()
+    copy_if_there: Sequence[str] = ()
     compression: str = "gzip"
     threads: int = 2
 
@@ -97,11 +100,21 @@ def _image(
     descriptors: Sequence[Descriptor],
     options: Options,
 ) -> Descriptor:
-    labels = image_labels(commit, found, str(layers[-1].diff_id), options.labels)
+    labels = image_labels(
+        commit,
+        found,
+        str(layers[-1].diff_id),
+        options.labels,
+        copy=options.copy,
+        copy_if_there=options.copy_if_there,
+    )
     created = rfc3339(found.timestamp)
     inner: dict[str, object] = {"Labels": labels}
-    if options.command:
-        inner["Cmd"] = list(options.command)
+    command = options.command
+    if not command and COMMAND in found.metadata:
+        command = found.metadata[COMMAND].as_texts()
+    if command:
+        inner["Cmd"] = list(command)
     config = ImageConfig(
         goarch(options.architecture),
         "linux",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from strata.core.errors import UsageError
 from strata.ostree.gvariant import Variant
 from strata.ostree.objects import Commit
 
@@ -14,6 +15,8 @@ LINUX = "ostree.linux"
 BOOTC = "containers.bootc"
 VERSION = "org.opencontainers.image.version"
 COMPONENTS = "ostree.components"
+INPUT_HASH = "rpmostree.inputhash"
+COMMAND = "ostree.container-cmd"
 METALAYER = "io.openshift.metalayer"
 # Ours: what a derived layer is for, as people say it.
 LAYER_TITLE = "org.opencontainers.image.title"
@@ -29,11 +32,20 @@ def commit_metadata(*, version: str, kernel: str) -> dict[str, Variant]:
 
 
 def image_labels(
-    checksum: str, commit: Commit, final_diffid: str, extra: Mapping[str, str]
+    checksum: str,
+    commit: Commit,
+    final_diffid: str,
+    extra: Mapping[str, str],
+    *,
+    copy: Sequence[str] = (),
+    copy_if_there: Sequence[str] = (),
 ) -> dict[str, str]:
     """Labels (and the same annotations) of the image that encapsulates a commit.
 
-    extra: labels given by the builder; they win. Source: ostree-ext's container encapsulate.
+    extra: labels given by the builder; they win. copy: keys of the commit's metadata that become
+    labels, missing ones an error; copy_if_there: the same, missing ones not.
+    Raises UsageError, ObjectError when a key's value is not text.
+    Source: ostree-ext's container encapsulate.
     """
     labels = {COMMIT: checksum, FINAL_DIFFID: final_diffid}
     metadata = commit.metadata
@@ -44,5 +56,13 @@ def image_labels(
         labels[LINUX] = metadata[LINUX].as_text()
     if "version" in metadata:
         labels[VERSION] = metadata["version"].as_text()
+    for key in (*copy, *copy_if_there, INPUT_HASH):
+        if key in metadata:
+            labels[key] = metadata[key].as_text()
+        elif key in copy:
+            raise UsageError(
+                f"the commit's metadata has no {key}",
+                hint=f"it has: {', '.join(sorted(metadata)) or 'none'}",
+            )
     labels.update(extra)
     return labels

@@ -148,6 +148,12 @@ class Variant(NamedTuple):
             raise ObjectError(f"a value of type {self.type} is not text")
         return unpack_string(self.data)
 
+    def as_texts(self) -> list[str]:
+        """The array of strings it holds. Raises ObjectError when it holds something else."""
+        if self.type != "as":
+            raise ObjectError(f"a value of type {self.type} is not an array of texts")
+        return [unpack_string(element) for element in unpack_array(self.data)]
+
     def as_flag(self) -> bool:
         """The boolean it holds. Raises ObjectError when it holds something else."""
         if self.type != "b" or len(self.data) != 1:

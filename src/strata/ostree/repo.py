@@ -176,6 +176,17 @@ class Repo:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
+    def rev_parse(self, text: str) -> Checksum:
+        """The commit a ref or a checksum names. Raises ObjectError when there is no such commit."""
+        hexadecimal = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+        commit = parse_checksum(text) if hexadecimal else self.resolve(text)
+        if commit is None or not self.has(commit, "commit"):
+            raise ObjectError(
+                f"the repository {self.path} has no commit or ref {text}",
+                hint=f"ostree refs --repo={self.path} lists them",
+            )
+        return commit
+
     def refs(self, prefix: str = "") -> dict[str, Checksum]:
         """All local refs under a prefix (with its slash), sorted."""
         return self._refs_below(self.path / "refs/heads", prefix)

@@ -18,7 +18,7 @@ from strata.rpm.header import Header, HeaderError
 from strata.rpm.nevra import NEVRA
 
 RPMDB_FOLDER = "usr/lib/sysimage/rpm"
-_KNOWN_FOLDERS = (RPMDB_FOLDER, "usr/share/rpm", "var/lib/rpm")
+KNOWN_FOLDERS = (RPMDB_FOLDER, "usr/share/rpm", "var/lib/rpm")
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Inventory:
 
 def read_inventory(root: Path) -> Inventory:
     """The packages installed in a root. Raises PackageError when there is no readable database."""
-    for folder in _KNOWN_FOLDERS:
+    for folder in KNOWN_FOLDERS:
         database = root / folder / "rpmdb.sqlite"
         if database.is_file() and not (root / folder).is_symlink():
             return read_database(database)
-    for folder in _KNOWN_FOLDERS:
+    for folder in KNOWN_FOLDERS:
         for name in ("Packages", "Packages.db"):
             if (root / folder / name).is_file():
                 kind = "Berkeley DB" if name == "Packages" else "ndb"
@@ -75,7 +75,7 @@ def read_inventory(root: Path) -> Inventory:
                     f"the package database in /{folder} is in {kind} format, which is not read",
                     hint="convert it with rpmdb --rebuilddb on a host whose rpm uses sqlite",
                 )
-    raise PackageError(f"{root} has no package database", context={"looked in": _KNOWN_FOLDERS})
+    raise PackageError(f"{root} has no package database", context={"looked in": KNOWN_FOLDERS})
 
 
 def read_database(database: Path) -> Inventory:

@@ -1,0 +1,25 @@
+"""`strata image`: between OSTree and OCI, and looking at images. One module a verb."""
+
+from __future__ import annotations
+
+import argparse
+
+from strata.cli.context import add_command
+from strata.cli.image import encapsulate, import_
+
+VERBS = (encapsulate, import_)
+
+DESCRIPTION = """\
+Container images of operating systems: make one from an OSTree commit, bring one
+back to a repository, look into it, compare two, copy and prune.
+"""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command group."""
+    group = add_command(
+        commands, "image", None, summary="make, import and compare images", description=DESCRIPTION
+    )
+    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in VERBS:
+        module.register(verbs)

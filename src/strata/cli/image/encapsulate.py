@@ -1,0 +1,103 @@
+"""`strata image encapsulate`: an OSTree commit as a container image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from strata.cli.context import Context, add_command
+from strata.cli.image.common import layout_of, pairs
+from strata.cli.progress import size
+from strata.compose.components import commit_components
+from strata.container.compress import COMPRESSIONS
+from strata.container.contentmeta import parse_contentmeta
+from strata.container.encapsulate import Options, encapsulate
+from strata.container.packing import DEFAULT_BINS, pack
+from strata.core.errors import UsageError
+from strata.oci.model import Manifest
+from strata.oci.reference import ImageReference
+from strata.ostree.repo import Repo
+from strata.ostree.tree import Tree
+
+DESCRIPTION = """\
+Make a container image from an OSTree commit: the commit's metadata in the
+first layer, its files in chunks. Packages that change together share a chunk;
+they are read from the commit's package database, or given by --contentmeta.
+The same commit and packing give the same layers, here and with rpm-ostree.
+
+  strata image encapsulate --repo /ostree/repo fedora/stable oci:out:stable
+"""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "encapsulate",
+        run,
+        summary="make an image from an OSTree commit",
+        description=DESCRIPTION,
+    )
+    add = parser.add_argument
+    add("commit", metavar="COMMIT", help="a checksum or a ref")
+    add("target", metavar="oci:DIR:TAG", help="the layout and tag to write")
+    add("--repo", metavar="DIR", required=True, help="the OSTree repository")
+    add("--contentmeta", metavar="FILE", help="which object is in which layer (upstream's JSON)")
+    add("--max-layers", metavar="N", type=int, help=f"chunks at most (default: {DEFAULT_BINS})")
+    add("--compression", choices=COMPRESSIONS, default="gzip", help="of layers (default: gzip)")
+    add("--label", metavar="KEY=VALUE", action="append", default=[], help="add a label")
+    add("--copymeta", metavar="KEY", action="append", default=[], help="commit metadata as label")
+    add("--copymeta-opt", metavar="KEY", action="append", default=[], help="the same, if there")
+    add("--cmd", metavar="WORD", action="append", default=[], help="a word of the image's command")
+    add("--arch", metavar="ARCH", help="the image's architecture (default: this machine's)")
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Encapsulate, and say what came out."""
+    target = ImageReference.parse(arguments.target)
+    layout = layout_of(target)
+    repo = Repo.open(Path(arguments.repo))
+    commit = repo.rev_parse(arguments.commit)
+    labels = pairs(arguments.label, "--label")
+    bins = arguments.max_layers or DEFAULT_BINS
+    if arguments.contentmeta:
+        path = Path(arguments.contentmeta)
+        meta = parse_contentmeta(path.read_bytes(), str(path))
+        components, labels = meta.components(), {**meta.labels, **labels}
+        bins = arguments.max_layers or meta.max_layers
+    else:
+        components = commit_components(repo, Tree.load(repo, commit))
+    if not target.tag:
+        raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
+    options = Options(
+        arguments.arch or context.arch,
+        labels,
+        arguments.cmd,
+        arguments.copymeta,
+        arguments.copymeta_opt,
+        arguments.compression,
+        context.jobs,
+    )
+    with context.reporter.step(f"encapsulate {commit[:12]}") as step:
+        made = encapsulate(
+            repo, commit, layout, components, options, packing=partial(pack, bins=bins), step=step
+        )
+        layout.tag(target.tag, made)
+    layers = Manifest.parse(layout.read(made)).layers
+    total = sum(layer.size_bytes for layer in layers)
+    if context.as_json:
+        document = {
+            "manifest_digest": str(made.digest),
+            "commit": commit,
+            "layers": [
+                {"digest": str(layer.digest), "size": layer.size_bytes, **layer.annotations}
+                for layer in layers
+            ],
+        }
+        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    else:
+        sys.stdout.write(f"{target}: {made.digest}, {len(layers)} layers, {size(total)}\n")
+    return 0

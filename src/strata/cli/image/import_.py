@@ -1,0 +1,64 @@
+"""`strata image import`: a container image as commits of an OSTree repository."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from strata.cli.context import Context, add_command
+from strata.cli.progress import size
+from strata.container.importer import import_image
+from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
+from strata.ostree.repo import Repo
+
+DESCRIPTION = """\
+Bring an image into an OSTree repository: the commit that was encapsulated, bit
+by bit, and a merge commit of it and the layers on top. Layers that are there
+are not fetched; interrupted, the next import goes on.
+
+  strata image import docker://registry.example/os:4.19 --repo /ostree/repo
+"""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "import",
+        run,
+        summary="bring an image into an OSTree repository",
+        description=DESCRIPTION,
+    )
+    parser.add_argument("image", metavar="IMGREF", help="e.g. docker://HOST/NAME:TAG")
+    parser.add_argument("--repo", metavar="DIR", required=True, help="the OSTree repository")
+    parser.add_argument("--arch", metavar="ARCH", help="of an index (default: this machine's)")
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Import, and say what it cost."""
+    reference = ImageReference.parse(arguments.image)
+    repo = Repo.open(Path(arguments.repo))
+    with open_source(reference, architecture=arguments.arch or context.arch) as source:
+        done = import_image(
+            source, repo, reference=reference, threads=context.jobs, reporter=context.reporter
+        )
+    if context.as_json:
+        document = {
+            "base_commit": done.base_commit or None,
+            "merge_commit": done.merge_commit,
+            "manifest_digest": str(done.manifest_digest),
+            "fetched_bytes": done.fetched_bytes,
+            "layers": [layer.to_json() for layer in done.layers],
+        }
+        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        return 0
+    reused = sum(1 for layer in done.layers if not layer.fetched_bytes)
+    sys.stdout.write(
+        f"{done.merge_commit}\n"
+        f"{reference}: {done.manifest_digest}, {len(done.layers)} layers, {reused} were there, "
+        f"{size(done.fetched_bytes)} fetched\n"
+    )
+    return 0
