@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from strata.container.encapsulate import ComponentMap, Options, encapsulate
 from strata.container.importer import ImportResult, import_image
 from strata.container.layers import write_image
 from strata.container.packing import Component
+from strata.container.selinux import policy_of, relabel
 from strata.core.errors import (
     DigestError,
     ImageError,
@@ -104,6 +106,9 @@ def owner_of(path: str, checksum: Checksum) -> str:
     return path.split("/")[2]
 
 
+_NONE = Descriptor("", Digest("0" * 64), 0)
+
+
 @dataclass
 class Lab:
     """A folder with a base image in a layout, and derived images added to it."""
@@ -153,6 +158,15 @@ class Lab:
         self.layout.tag(tag, descriptor)
         return descriptor
 
+    def encapsulate(self, commit: Checksum) -> Descriptor:
+        """The image of a commit of the origin, one component per second-level folder."""
+        names = ("etc", "bin", "lib", "share")
+        components = ComponentMap({n: Component(n, n, n, 1, 0) for n in names}, owner_of)
+        with silent().step("encapsulate") as step:
+            return encapsulate(
+                self.origin, commit, self.layout, components, Options("x86_64"), step=step
+            )
+
     def reference(self, tag: str = "image") -> ImageReference:
         return ImageReference("oci", str(self.layout.path), tag)
 
@@ -186,10 +200,7 @@ def lab(tmp_path: Path) -> Lab:
         )
         writer.set_ref("base", commit)
     layout = Layout.create(tmp_path / "layout")
-    names = {"etc", "bin", "lib", "share"}
-    components = ComponentMap({n: Component(n, n, n, 1, 0) for n in names}, owner_of)
-    with silent().step("encapsulate") as step:
-        base = encapsulate(origin, commit, layout, components, Options("x86_64"), step=step)
+    base = Lab(tmp_path, layout, origin, commit, _NONE).encapsulate(commit)
     layout.tag("base", base)
     return Lab(tmp_path, layout, origin, commit, base)
 
@@ -423,6 +434,127 @@ def test_of_a_commit_that_is_partial_only_what_lacks_is_fetched(lab: Lab) -> Non
     assert {layer.digest for layer in result.layers if not layer.fetched_bytes} == there
     assert repo.is_complete(lab.commit)
     fsck(repo)
+
+
+def test_an_image_that_encapsulates_no_commit_is_its_layers(lab: Lab) -> None:
+    """Plain images, and encapsulated ones whose labels a tool took away, import too."""
+    manifest, config = lab.image(lab.base)
+    lab.write(manifest.layers, config.diff_ids, labels={}, tag="plain")
+    repo = lab.repo()
+    result = lab.pull(repo, "plain")
+    fsck(repo)
+    assert result.base_commit == ""
+    assert {layer.kind for layer in result.layers} == {"derived"}
+    assert repo.commit(result.merge_commit).parent == ""
+    before, after = Tree.load(lab.origin, lab.commit), Tree.load(repo, result.merge_commit)
+    share = after.folder("usr/share")
+    assert share is not None
+    del share.dirs["factory"]  # /var/tmp, which every commit layer brings
+    assert after.dirs["usr"] == before.dirs["usr"]
+    again = lab.pull(repo, "plain")
+    assert (again.merge_commit, again.fetched_bytes) == (result.merge_commit, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("[composefs]\nenabled = maybe\n", True),
+        ("[root]\ntransient = true\n", True),
+        ("[composefs]\nenabled = no\n", False),
+        ("nonsense", False),
+    ],
+)
+def test_top_level_folders_stay_where_the_root_takes_them(lab: Lab, text: str, kept: bool) -> None:
+    """With composefs or a transient root, /opt of a layer is kept; /var where it is wanted."""
+    source = lab.root / "other"
+    make_tree(source)
+    conf = source / "usr/lib/ostree/prepare-root.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text(text)
+    with writing(lab.origin, sync=False) as writer:
+        commit = commit_directory(lab.origin, writer, str(source), timestamp=TIME)
+    lab.base = lab.encapsulate(commit)
+    lab.derive(Tar().add("opt/tool/bin", b"tool").add("var/lib/state", b"state").bytes())
+    repo = lab.repo()
+    with open_source(lab.reference(), architecture="x86_64") as opened:
+        result = import_image(
+            opened, repo, reference=lab.reference(), keep_var=kept, reporter=silent()
+        )
+    tree = Tree.load(repo, result.merge_commit)
+    assert isinstance(tree.lookup("opt/tool/bin"), str) == kept
+    assert isinstance(tree.lookup("var/lib/state"), str) == kept
+    assert isinstance(tree.lookup("usr/share/factory/var/lib/state"), str) != kept
+    fsck(repo)
+
+
+CONTEXTS = """\
+/.*\tsystem_u:object_r:default_t:s0
+/\t-d\tsystem_u:object_r:root_t:s0
+/usr(/.*)?\tsystem_u:object_r:usr_t:s0
+/usr/bin(/.*)?\tsystem_u:object_r:bin_t:s0
+/usr/bin/.*\t-l\tsystem_u:object_r:bin_link_t:s0
+/usr/bin/ping\t--\tsystem_u:object_r:ping_exec_t:s0
+/etc(/.*)?\tsystem_u:object_r:etc_t:s0
+/etc/ssh(/.*)?\tsystem_u:object_r:sshd_etc_t:s0
+/mnt(/[^/]*)?\t-d\tsystem_u:object_r:mnt_t:s0
+/proc\t-d\tsystem_u:object_r:never_t:s0
+/usr/share/doc/.*\t--\t<<none>>
+"""
+
+
+def with_policy(lab: Lab, config: str) -> Path:
+    """A base that carries a policy; returns its source tree."""
+    source = lab.root / "labelled"
+    make_tree(source)
+    policy = source / "usr/etc/selinux/sample"
+    (policy / "contexts/files").mkdir(parents=True)
+    (policy / "contexts/files/file_contexts").write_text(CONTEXTS)
+    (policy / "contexts/files/file_contexts.subs_dist").write_text("/usr/etc /etc\n")
+    (policy / "policy").mkdir()
+    (policy / "policy/policy.33").write_bytes(b"not read by who only labels")
+    (source / "usr/etc/selinux/config").write_text(config)
+    with writing(lab.origin, sync=False) as writer:
+        commit = commit_directory(lab.origin, writer, str(source), timestamp=TIME)
+    lab.base = lab.encapsulate(commit)
+    return source
+
+
+def test_a_merged_tree_is_labelled_as_ostree_would(lab: Lab, tmp_path: Path) -> None:
+    source = with_policy(lab, "# comment\nSELINUX=enforcing\nSELINUXTYPE=sample\n")
+    tar = Tar().add("usr/bin/ping", b"new ping").add("etc/ssh/ssh_config", b"x")
+    lab.derive(tar.symlink("usr/bin/link", "ping").bytes())
+    repo = lab.repo()
+    result = lab.pull(repo)
+    fsck(repo)
+    (source / "usr/bin/ping").unlink()
+    (source / "usr/bin/ping").write_bytes(b"new ping")
+    (source / "usr/etc/ssh/ssh_config").write_bytes(b"x")
+    (source / "usr/bin/link").symlink_to("ping")
+    theirs = f"--repo={tmp_path / 'theirs'}"
+    run(["ostree", "init", theirs, "--mode=bare"])
+    policy = tmp_path / "policy"
+    shutil.copytree(source / "usr/etc", policy / "etc")
+    commit = ["ostree", "commit", theirs, "-b", "x", f"--selinux-policy={policy}"]
+    run([*commit, f"--tree=dir={source}"])
+    expected = run(["ostree", "ls", theirs, "-R", "-C", "-X", "x"]).stdout
+    assert "bin_link_t" in expected
+    assert "sshd_etc_t" in expected
+    ours = f"--repo={repo.path}"
+    assert run(["ostree", "ls", ours, "-R", "-C", "-X", result.merge_commit]).stdout == expected
+    # What has its label keeps its object: the same again writes nothing.
+    with writing(repo, sync=False) as writer:
+        tree = Tree.load(repo, result.merge_commit)
+        with policy_of(repo, tree) as labels:
+            assert labels is not None
+            assert relabel(repo, writer, tree, labels) == 0
+
+
+def test_a_disabled_policy_labels_nothing(lab: Lab) -> None:
+    with_policy(lab, "SELINUX=disabled\nSELINUXTYPE=sample\n")
+    lab.derive(Tar().add("usr/bin/new", b"new").bytes())
+    repo = lab.repo()
+    shown = run(["ostree", "ls", f"--repo={repo.path}", "-R", "-X", lab.pull(repo).merge_commit])
+    assert "security.selinux" not in shown.stdout
 
 
 # --- derived layers ----------------------------------------------------------------------------
@@ -868,7 +1000,6 @@ def test_labels_that_do_not_hold_are_refused(lab: Lab) -> None:
     right = config.labels
     other = "0" * 64
     cases: list[tuple[dict[str, str], type[StrataError], str]] = [
-        ({}, ImageError, "has no label ostree.final-diffid"),
         ({**right, "ostree.final-diffid": f"sha256:{other}"}, ImageError, "not one of its layers"),
         ({**right, "ostree.final-diffid": "sha256:zz"}, ImageError, "is not a sha256 digest"),
         ({**right, "ostree.commit": other}, ImageError, "does not hold the commit"),

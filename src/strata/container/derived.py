@@ -1,9 +1,10 @@
 """Reading derived layers, and laying them over a base tree.
 
 A derived layer's tar becomes a tree of its own (whiteouts are ordinary names in it) and a commit.
-Paths: `usr/…` stays, `etc/…` becomes `usr/etc/…`, `var/…` becomes `usr/share/factory/var/…` (as
-libostree before 2024.3 has it); of `run tmp proc sys dev` only the folder itself is kept; anything
-else is dropped and counted. Files below `sysroot/ostree/repo` are only what links point to.
+Paths: `usr/…` stays, `etc/…` becomes `usr/etc/…`, `var/…` becomes `usr/share/factory/var/…` (or
+stays, for libostree from 2024.3 on); of `run tmp proc sys dev` only the folder itself is kept;
+anything else is dropped and counted, unless the system's root is transient or composefs. Files
+below `sysroot/ostree/repo` are only what links point to.
 
 Laying over follows the OCI image specification: an entry replaces whatever has its name, a folder
 meets a folder by merging. (libostree's union checkout refuses a folder over a file and writes
@@ -60,7 +61,19 @@ def split_path(path: bytes) -> list[str]:
     return parts
 
 
-def map_path(parts: list[str]) -> list[str] | None:
+@dataclass(frozen=True)
+class Rules:
+    """Which paths of a container a tree takes.
+
+    other_tops: whether top-level folders beside usr, etc and var are kept. keep_var: whether /var
+    stays where it is (libostree from 2024.3 on copies it at deploy time).
+    """
+
+    other_tops: bool = False
+    keep_var: bool = False
+
+
+def map_path(parts: list[str], rules: Rules = Rules()) -> list[str] | None:
     """Where a path of a container goes in an OSTree tree; None when it is dropped."""
     if not parts:
         return []
@@ -70,13 +83,18 @@ def map_path(parts: list[str]) -> list[str] | None:
     if top == "etc":
         return ["usr", *parts]
     if top == "var":
-        return ["usr", "share", "factory", *parts]
-    if top in _KEPT_EMPTY and len(parts) == 1:
-        return parts
-    return None
+        return parts if rules.keep_var else ["usr", "share", "factory", *parts]
+    if top in _KEPT_EMPTY:
+        return parts if len(parts) == 1 else None
+    return parts if rules.other_tops else None
 
 
-def read_layer(writer: Writer, tar: TarReader, base: Tree) -> LayerTree:
+def read_layer(
+    writer: Writer,
+    tar: TarReader,
+    base: Tree,
+    rules: Rules = Rules(),
+) -> LayerTree:
     """Write a derived layer's files as objects and return its tree.
 
     base: the tree below, which hard links may point into. Raises ImageError, NoSpaceError.
@@ -90,16 +108,39 @@ def read_layer(writer: Writer, tar: TarReader, base: Tree) -> LayerTree:
             raise ImageError(f"a layer has more than {MAX_ENTRIES} entries")
         parts = split_path(entry.path)
         if tuple(parts[:3]) == _STORE:
-            if entry.type == FILE:
+            if entry.type in (FILE, SYMLINK):
                 stored[tuple(parts)] = _write(writer, tar, entry)
             continue
-        where = map_path(parts)
+        where = map_path(parts, rules)
         if where is None:
             name = parts[1] if parts[0] in _KEPT_EMPTY else parts[0]
             layer.dropped[name] = layer.dropped.get(name, 0) + 1
             continue
-        _add(writer, tar, entry, where, layer, stored, base)
+        _add(writer, tar, entry, where, layer, _Links(layer.tree, base, stored, rules))
     return layer
+
+
+@dataclass(frozen=True)
+class _Links:
+    """Where the target of a hard link is looked up: the image's own store, the layer, the base."""
+
+    layer: Tree
+    base: Tree
+    stored: dict[tuple[str, ...], Checksum]
+    rules: Rules
+
+    def find(self, target: list[str]) -> Checksum:
+        if tuple(target) in self.stored:
+            return self.stored[tuple(target)]
+        where = map_path(target, self.rules)
+        path = "/".join(where) if where is not None else ""
+        for tree in (self.layer, self.base):
+            found = tree.lookup(path) if path else None
+            if isinstance(found, str):
+                return found
+        raise ImageError(
+            f"a hard link in a layer points to /{'/'.join(target)}, which is not there before it"
+        )
 
 
 def _add(
@@ -108,8 +149,7 @@ def _add(
     entry: TarEntry,
     where: list[str],
     layer: LayerTree,
-    stored: dict[tuple[str, ...], Checksum],
-    base: Tree,
+    links: _Links,
 ) -> None:
     if entry.type == DIRECTORY:
         folder = _folder(layer, where)
@@ -121,7 +161,7 @@ def _add(
     if entry.type in (FILE, SYMLINK):
         checksum = _write(writer, tar, entry)
     elif entry.type == HARDLINK:
-        checksum = _linked(entry, layer, stored, base)
+        checksum = links.find(split_path(entry.target))
     else:
         raise ImageError(
             f"/{'/'.join(where)} in a layer is a device or a pipe, which no commit can hold"
@@ -142,26 +182,6 @@ def _folder(layer: LayerTree, where: list[str]) -> Tree:
             layer.implied.add("/".join(where[:depth]))
         current = current.dirs[part]
     return current
-
-
-def _linked(
-    entry: TarEntry,
-    layer: LayerTree,
-    stored: dict[tuple[str, ...], Checksum],
-    base: Tree,
-) -> Checksum:
-    target = split_path(entry.target)
-    if tuple(target) in stored:
-        return stored[tuple(target)]
-    where = map_path(target)
-    path = "/".join(where) if where is not None else ""
-    for tree in (layer.tree, base):
-        found = tree.lookup(path) if path else None
-        if isinstance(found, str):
-            return found
-    raise ImageError(
-        f"a hard link in a layer points to /{'/'.join(target)}, which is not there before it"
-    )
 
 
 def _write(writer: Writer, tar: TarReader, entry: TarEntry) -> Checksum:

@@ -2,16 +2,19 @@
 
 The layers up to `ostree.final-diffid` are the base: its commit layer and chunks give back, bit by
 bit, the commit that was encapsulated. What comes after are derived layers; laid over the base they
-make the *merge commit*. Layers are read and written at once, in threads, streaming: none is stored
-first. A layer that is there is not fetched: its ref says so, or its diff-id under another digest,
-or, for the base's layers, the complete base commit itself (as on a machine deployed from it).
+make the *merge commit*. An image without that label has derived layers only. Layers are read and
+written at once, in threads, streaming: none is stored first. A layer that is there is not fetched:
+its ref says so, or its diff-id under another digest, or, for the base's layers, the complete base
+commit itself (as on a machine deployed from it).
 
-Interrupted at any point, the next run goes on: each whole layer has its ref, a commit whose objects
-are still coming is marked partial. Source: ostree-ext's container/store.rs.
+Interrupted at any point, the next run goes on: what arrived is published every PUBLISH_BYTES, each
+whole layer with its ref; a commit whose objects are still coming is marked partial.
+Source: ostree-ext's container/store.rs.
 """
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import json
 import threading
@@ -19,31 +22,41 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from strata.container import derived, labels
+from strata.container import derived, labels, selinux
 from strata.container.layout_v1 import import_layer
-from strata.container.refs import BLOB, IMAGE, blob_ref, image_ref
+from strata.container.refs import blob_ref, image_ref
+from strata.container.stored import (
+    IMAGE_CONFIG,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    StoredImage,
+    base_layer_count,
+    derived_by_diff_id,
+    find_stored,
+    forget_unneeded,
+)
 from strata.core.clock import parse_rfc3339
-from strata.core.errors import DigestError, ImageError, ObjectError, StrataError
+from strata.core.errors import DigestError, ImageError, ObjectError
 from strata.core.events import Reporter, Step
 from strata.core.files import canonical_json
 from strata.oci.compression import Readable, decompress
 from strata.oci.digest import Digest
-from strata.oci.model import Descriptor, ImageConfig, Manifest
+from strata.oci.model import Descriptor
 from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource
 from strata.oci.tar import TarReader
 from strata.ostree.gvariant import Variant
-from strata.ostree.objects import S_IFDIR, Checksum, Commit, DirMeta
+from strata.ostree.objects import S_IFDIR, Checksum, DirMeta
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
-from strata.ostree.writer import writing
+from strata.ostree.writer import Writer, writing
 
-MANIFEST_DIGEST = "ostree.manifest-digest"
-MANIFEST = "ostree.manifest"
-IMAGE_CONFIG = "ostree.container.image-config"
+COMMIT, CHUNK, DERIVED = "commit", "chunk", "derived"
+PUBLISH_BYTES = 128 << 20
 _IMPLIED = "strata.implied-folders"
-_DEPLOYED = ("ostree/0/", "ostree/1/", "rpmostree/base/", "ostree/container/baseimage/")
+_RULES = "strata.rules"
+_PREPARE_ROOT = ("usr/etc/ostree/prepare-root.conf", "usr/lib/ostree/prepare-root.conf")
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,8 @@ class LayerImport:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import left: the base's commit, the merge commit, and what each layer cost."""
+    """What an import left: the base's commit (empty when the image encapsulates none), the merge
+    commit, and what each layer cost."""
 
     base_commit: Checksum
     merge_commit: Checksum
@@ -86,31 +100,43 @@ def import_image(
     *,
     reference: ImageReference,
     threads: int = 2,
+    keep_var: bool = False,
     reporter: Reporter,
 ) -> ImportResult:
     """Import an open image under a reference; layers no image needs any more are let go.
 
-    Raises ImageError, DigestError, TransportError, ObjectError, NoSpaceError.
+    keep_var: see `derived.Rules`. Raises ImageError, DigestError, TransportError, ObjectError,
+    NoSpaceError, ToolMissingError.
     """
-    return _Import(source, repo, reference, threads, reporter).run()
+    stored = find_stored(repo, reference)
+    if stored is not None and stored.manifest_digest == str(source.manifest_digest):
+        there = as_stored(repo, stored)
+        if there is not None:
+            forget_unneeded(repo)
+            return there
+    with writing(repo) as writer:
+        result = _Import(source, repo, writer, reference, threads, keep_var, reporter).run()
+    forget_unneeded(repo)
+    return result
 
 
-def base_layer_count(manifest: Manifest, config: ImageConfig) -> int:
-    """How many layers are the base's, the commit layer included. Raises ImageError."""
-    if len(config.diff_ids) != len(manifest.layers):
-        raise ImageError(
-            f"the image has {len(manifest.layers)} layers and {len(config.diff_ids)} diff-ids"
-        )
-    final = config.labels.get(labels.FINAL_DIFFID)
-    if final is None:
-        raise ImageError(
-            f"the image has no label {labels.FINAL_DIFFID}: it does not encapsulate a commit",
-            hint="import an image that was built on a bootable base",
-        )
-    digest = Digest.parse(final)
-    if digest not in config.diff_ids:
-        raise ImageError(f"the image's {labels.FINAL_DIFFID} is not one of its layers")
-    return config.diff_ids.index(digest) + 1
+def as_stored(repo: Repo, stored: StoredImage) -> ImportResult | None:
+    """What importing a stored image again gives, when all of it is there; nothing is fetched."""
+    if stored.config is None:
+        return None
+    count = base_layer_count(stored.manifest, stored.config)
+    layers: list[LayerImport] = []
+    for number, layer in enumerate(stored.manifest.layers):
+        kind = DERIVED if number >= count else CHUNK if number else COMMIT
+        commit = repo.resolve(blob_ref(layer.digest))
+        if commit is None and kind == CHUNK:
+            commit = Checksum(layers[0].commit)  # on a machine deployed from the base
+        if commit is None or not repo.is_complete(commit):
+            return None
+        layers.append(LayerImport(layer.digest, kind, commit, 0))
+    base = Checksum(layers[0].commit) if count else Checksum("")
+    digest = Digest.parse(stored.manifest_digest)
+    return ImportResult(base, stored.commit, digest, tuple(layers))
 
 
 class _Import:
@@ -118,38 +144,41 @@ class _Import:
         self,
         source: ImageSource,
         repo: Repo,
+        writer: Writer,
         reference: ImageReference,
         threads: int,
+        keep_var: bool,
         reporter: Reporter,
     ) -> None:
-        self.source, self.repo, self.reference = source, repo, reference
-        self.threads, self.reporter = threads, reporter
-        self._fetched = 0
+        self.source, self.repo, self.writer, self.reference = source, repo, writer, reference
+        self.threads, self.keep_var, self.reporter = threads, keep_var, reporter
+        self._unpublished = 0
         self._lock = threading.Lock()
 
     def run(self) -> ImportResult:
         manifest, config = self.source.manifest, self.source.config
         count = base_layer_count(manifest, config)
-        base = config.labels.get(labels.COMMIT, "")
-        base_layers = self._import_base(manifest.layers[:count], base)
-        base_commit = Checksum(base_layers[0].commit)
-        tree = Tree.load(self.repo, base_commit)
+        base, tree, base_layers = Checksum(""), Tree(), []
+        if count:
+            base_layers = self._import_base(manifest.layers[:count])
+            base = Checksum(base_layers[0].commit)
+            tree = Tree.load(self.repo, base)
         rest = manifest.layers[count:]
-        by_diff_id = self._stored_diff_ids()
-        diff_ids = config.diff_ids[count:]
+        rules = derived.Rules(not count or _keeps_other_tops(self.repo, tree), self.keep_var)
+        by_diff_id = derived_by_diff_id(self.repo) if rest else {}
         with self._step("import derived layers", rest) as step:
-            done = self._parallel(
-                lambda item: self._import_derived(
-                    item[0], item[1], by_diff_id.get(item[1]), tree, step
-                ),
-                list(zip(rest, diff_ids)),
-            )
-        with self.reporter.step("lay the layers over the base") as step:
-            merged = self._merge(base_commit, tree, done)
-            step.detail(merged[:12])
-        self._forget_unneeded()
+
+            def call(item: tuple[Descriptor, Digest]) -> LayerImport:
+                layer, diff_id = item
+                same = by_diff_id.get(diff_id)
+                return self._import_derived(layer, diff_id, same, tree, rules, step)
+
+            done = self._parallel(call, list(zip(rest, config.diff_ids[count:])))
+        with self.reporter.step("lay the layers over the base") as merging:
+            merged = self._merge(base, tree, done)
+            merging.detail(merged[:12])
         layers = (*base_layers, *done)
-        return ImportResult(base_commit, merged, self.source.manifest_digest, layers)
+        return ImportResult(base, merged, self.source.manifest_digest, layers)
 
     # --- fetching --------------------------------------------------------------------------
 
@@ -159,15 +188,19 @@ class _Import:
     def _parallel(
         self, call: Callable[..., LayerImport], items: Sequence[object]
     ) -> list[LayerImport]:
-        """Results in the items' order; the first failure ends the others after their layer."""
-        with ThreadPoolExecutor(self.threads) as pool:
-            futures = [pool.submit(call, item) for item in items]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+        """Results in the items' order; the first failure ends the others after their layer. Layers
+        that are whole by then are published, so that the next import need not fetch them."""
+        try:
+            with ThreadPoolExecutor(self.threads) as pool:
+                futures = [pool.submit(call, item) for item in items]
+                try:
+                    return [future.result() for future in futures]
+                except BaseException:
+                    for future in futures:
+                        future.cancel()
+                    raise
+        finally:
+            self.writer.publish()
 
     def _read(
         self,
@@ -187,58 +220,69 @@ class _Import:
                 context={"expected": diff_id, "actual": tar.digest},
             )
 
+    def _finish(self, layer: Descriptor, commit: Checksum) -> None:
+        """A layer is whole: give it its ref, and publish when enough has come together."""
+        self.writer.set_ref(blob_ref(layer.digest), commit)
+        with self._lock:
+            self._unpublished += layer.size_bytes
+            due = self._unpublished >= PUBLISH_BYTES
+            if due:
+                self._unpublished = 0
+        if due:
+            self.writer.publish()
+
     # --- the base --------------------------------------------------------------------------
 
-    def _import_base(self, layers: Sequence[Descriptor], base: str) -> list[LayerImport]:
+    def _import_base(self, layers: Sequence[Descriptor]) -> list[LayerImport]:
         commit_layer, chunks = layers[0], layers[1:]
+        base = self.source.config.labels.get(labels.COMMIT, "")
         if base and self.repo.is_complete(base):
-            with writing(self.repo, sync=False) as writer:
-                writer.set_ref(blob_ref(commit_layer.digest), Checksum(base))
-            kinds = ["commit", *("chunk" for _ in chunks)]
+            self.writer.set_ref(blob_ref(commit_layer.digest), Checksum(base))
+            kinds = [COMMIT, *(CHUNK for _ in chunks)]
             return [LayerImport(of.digest, kind, base, 0) for of, kind in zip(layers, kinds)]
         if base:
             self.repo.mark_partial(base)
         with self._step("import the base", layers) as step:
-            done = self._parallel(lambda layer: self._import_chunk(layer, step), chunks)
+            order = sorted(chunks, key=lambda layer: -layer.size_bytes)
+            done = self._parallel(lambda layer: self._import_chunk(layer, step), order)
             first = self._import_commit_layer(commit_layer, base, step)
+            self.writer.publish()
         self._check_complete(Checksum(first.commit))
         self.repo.clear_partial(first.commit)
-        return [first, *done]
+        by_digest = {layer.digest: layer for layer in done}
+        return [first, *(by_digest[layer.digest] for layer in chunks)]
 
     def _import_chunk(self, layer: Descriptor, step: _Counting) -> LayerImport:
-        ref = blob_ref(layer.digest)
-        known = self.repo.resolve(ref)
+        known = self.repo.resolve(blob_ref(layer.digest))
         if known is not None:
             step.skip(layer.size_bytes)
-            return LayerImport(layer.digest, "chunk", known, 0)
+            return LayerImport(layer.digest, CHUNK, known, 0)
         objects: list[Checksum] = []
-        with writing(self.repo) as writer:
 
-            def use(tar: TarReader) -> None:
-                objects.extend(import_layer(writer, tar, with_metadata=False)[0])
+        def use(tar: TarReader) -> None:
+            objects.extend(import_layer(self.writer, tar, with_metadata=False)[0])
 
-            self._read(layer, step, use)
-            # A synthetic commit keeps the chunk's objects, and says later what was in it.
-            holder = Tree(DirMeta(0, 0, S_IFDIR | 0o755), {name: name for name in objects})
-            commit = commit_tree(writer, holder, timestamp=0)
-            writer.set_ref(ref, commit)
-        return LayerImport(layer.digest, "chunk", commit, layer.size_bytes)
+        self._read(layer, step, use)
+        # A synthetic commit keeps the chunk's objects, and says later what was in it.
+        holder = Tree(DirMeta(0, 0, S_IFDIR | 0o755), {name: name for name in objects})
+        commit = commit_tree(self.writer, holder, timestamp=0)
+        self._finish(layer, commit)
+        return LayerImport(layer.digest, CHUNK, commit, layer.size_bytes)
 
     def _import_commit_layer(self, layer: Descriptor, base: str, step: _Counting) -> LayerImport:
         commits: list[Checksum] = []
-        with writing(self.repo) as writer:
 
-            def use(tar: TarReader) -> None:
-                commits.extend(import_layer(writer, tar, with_metadata=True)[1])
+        def use(tar: TarReader) -> None:
+            commits.extend(import_layer(self.writer, tar, with_metadata=True)[1])
 
-            self._read(layer, step, use)
-            if len(commits) != 1 or (base and commits[0] != base):
-                raise ImageError(
-                    "the image's commit layer does not hold the commit its label names",
-                    context={"label": base, "found": ", ".join(commits)},
-                )
-            writer.set_ref(blob_ref(layer.digest), commits[0])
-        return LayerImport(layer.digest, "commit", commits[0], layer.size_bytes)
+        self._read(layer, step, use)
+        if len(commits) != 1 or (base and commits[0] != base):
+            raise ImageError(
+                "the image's commit layer does not hold the commit its label names",
+                context={"label": base, "found": ", ".join(commits)},
+            )
+        self._finish(layer, commits[0])
+        return LayerImport(layer.digest, COMMIT, commits[0], layer.size_bytes)
 
     def _check_complete(self, commit: Checksum) -> None:
         for path, checksum in Tree.load(self.repo, commit).walk_files():
@@ -255,69 +299,54 @@ class _Import:
         diff_id: Digest,
         same: Checksum | None,
         base: Tree,
+        rules: derived.Rules,
         step: _Counting,
     ) -> LayerImport:
-        ref = blob_ref(layer.digest)
-        known = self.repo.resolve(ref) or same
-        if known is not None and self.repo.is_complete(known):
+        known = self.repo.resolve(blob_ref(layer.digest)) or same
+        if known is not None and self._may_reuse(known, rules):
             step.skip(layer.size_bytes)
-            with writing(self.repo, sync=False) as writer:
-                writer.set_ref(ref, known)
-            return LayerImport(layer.digest, "derived", known, 0)
+            self.writer.set_ref(blob_ref(layer.digest), known)
+            return LayerImport(layer.digest, DERIVED, known, 0)
         found: list[derived.LayerTree] = []
-        with writing(self.repo) as writer:
 
-            def use(tar: TarReader) -> None:
-                found.append(derived.read_layer(writer, tar, base))
+        def use(tar: TarReader) -> None:
+            found.append(derived.read_layer(self.writer, tar, base, rules))
 
-            # Another image may reuse this layer's commit by its diff-id: it must be true.
-            self._read(layer, step, use, diff_id)
-            implied = json.dumps(sorted(found[0].implied))
-            commit = commit_tree(
-                writer, found[0].tree, timestamp=0, metadata={_IMPLIED: Variant.text(implied)}
-            )
-            writer.set_ref(ref, commit)
+        # Another image may reuse this layer's commit by its diff-id: it must be true.
+        self._read(layer, step, use, diff_id)
+        metadata = {
+            _IMPLIED: Variant.text(json.dumps(sorted(found[0].implied))),
+            _RULES: Variant.text(_rules_text(rules)),
+        }
+        commit = commit_tree(self.writer, found[0].tree, timestamp=0, metadata=metadata)
+        self._finish(layer, commit)
         for name, count in sorted(found[0].dropped.items()):
             self.reporter.warn(
                 f"the image has {count} entries under {name} that a machine keeps for itself; "
                 "they were left out"
             )
-        return LayerImport(layer.digest, "derived", commit, layer.size_bytes)
+        return LayerImport(layer.digest, DERIVED, commit, layer.size_bytes)
 
-    def _stored_diff_ids(self) -> dict[Digest, Checksum]:
-        """From the diff-id of each derived layer stored under any image to its commit."""
-        known = {}
-        for stored in self._stored_images(IMAGE).values():
-            try:
-                config = ImageConfig.parse(stored.metadata[IMAGE_CONFIG].as_text().encode())
-                manifest = Manifest.parse(stored.metadata[MANIFEST].as_text().encode())
-                count = base_layer_count(manifest, config)
-            except (KeyError, StrataError):
-                continue  # other tools store images without a configuration, or with `null`
-            for layer, diff_id in zip(manifest.layers[count:], config.diff_ids[count:]):
-                commit = self.repo.resolve(blob_ref(layer.digest))
-                if commit is not None:
-                    known[diff_id] = commit
-        return known
-
-    def _stored_images(self, *prefixes: str) -> dict[str, Commit]:
-        found = {}
-        for prefix in prefixes:
-            for ref, checksum in self.repo.refs(prefix).items():
-                if self.repo.has(checksum, "commit"):
-                    found[ref] = self.repo.commit(checksum)
-        return found
+    def _may_reuse(self, commit: Checksum, rules: derived.Rules) -> bool:
+        """Whether a stored layer was read by the same rules, and by us: another tool's commits do
+        not say which of their folders no entry described."""
+        if not self.repo.is_complete(commit):
+            return False
+        metadata = self.repo.commit(commit).metadata
+        return _RULES in metadata and metadata[_RULES].as_text() == _rules_text(rules)
 
     # --- the merge -------------------------------------------------------------------------
 
     def _merge(self, base: Checksum, tree: Tree, layers: Sequence[LayerImport]) -> Checksum:
         for layer in layers:
-            commit = self.repo.commit(layer.commit)
-            names = commit.metadata.get(_IMPLIED)
-            implied = set(json.loads(names.as_text())) if names else set()
+            names = self.repo.commit(layer.commit).metadata[_IMPLIED]
+            implied = set(json.loads(names.as_text()))
             tree = derived.overlay(tree, Tree.load(self.repo, layer.commit), implied)
         if layers:
             self._remove_empty_network_files(tree)
+            with selinux.policy_of(self.repo, tree) as policy:
+                if policy is not None:
+                    selinux.relabel(self.repo, self.writer, tree, policy)
         config = self.source.config
         metadata = {
             MANIFEST_DIGEST: Variant.text(str(self.source.manifest_digest)),
@@ -329,9 +358,8 @@ class _Import:
             metadata["version"] = Variant.text(version)
         created = self.source.manifest.annotations.get("org.opencontainers.image.created")
         timestamp = _time(created or config.created)
-        with writing(self.repo) as writer:
-            merged = commit_tree(writer, tree, timestamp=timestamp, parent=base, metadata=metadata)
-            writer.set_ref(image_ref(self.reference), merged)
+        merged = commit_tree(self.writer, tree, timestamp=timestamp, parent=base, metadata=metadata)
+        self.writer.set_ref(image_ref(self.reference), merged)
         return merged
 
     def _remove_empty_network_files(self, tree: Tree) -> None:
@@ -344,20 +372,35 @@ class _Import:
             if not self.repo.header(checksum).is_symlink:
                 del etc.files[name]
 
-    def _forget_unneeded(self) -> None:
-        """Remove the refs of layers that no stored or deployed image has."""
-        needed = set()
-        for commit in self._stored_images(IMAGE, *_DEPLOYED).values():
-            if MANIFEST not in commit.metadata:
-                continue
-            try:
-                manifest = Manifest.parse(commit.metadata[MANIFEST].as_text().encode())
-            except StrataError:
-                return  # an image of which nothing is known: its layers could be any
-            needed |= {blob_ref(layer.digest) for layer in manifest.layers}
-        for ref in self.repo.refs(BLOB):
-            if ref not in needed:
-                self.repo.delete_ref(ref)
+
+def _keeps_other_tops(repo: Repo, base: Tree) -> bool:
+    """Whether the system's root is transient or composefs, so that any top-level folder may be."""
+    for path in _PREPARE_ROOT:
+        checksum = base.lookup(path)
+        if not isinstance(checksum, str):
+            continue
+        with repo.open_content(checksum) as stream:
+            text = stream.read(1 << 16).decode("utf-8", "replace")
+        config = configparser.RawConfigParser(strict=False, interpolation=None)
+        try:
+            config.read_string(text)
+        except configparser.Error:
+            return False
+        transient = config.get("root", "transient", fallback="")
+        composefs = config.get("composefs", "enabled", fallback="")
+        return transient in ("true", "yes", "1") or composefs in (
+            "yes",
+            "true",
+            "1",
+            "maybe",
+            "signed",
+            "verity",
+        )
+    return False
+
+
+def _rules_text(rules: derived.Rules) -> str:
+    return f"other-tops={int(rules.other_tops)} keep-var={int(rules.keep_var)}"
 
 
 class _Counting:

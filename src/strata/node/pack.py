@@ -15,7 +15,16 @@ from strata.core.files import atomic_write
 
 SHEBANG = b"#!/usr/bin/python3 -IS\n"
 ROOMS = ("core", "oci", "ostree", "node")
-CONTAINER = ("__init__", "importer", "layout_v1", "derived", "labels", "refs")
+CONTAINER = (
+    "__init__",
+    "derived",
+    "importer",
+    "labels",
+    "layout_v1",
+    "refs",
+    "selinux",
+    "stored",
+)
 _ENTRY = b"import sys\nfrom strata.node.cli import main\nsys.exit(main())\n"
 _TIME = (1980, 1, 1, 0, 0, 0)
 
