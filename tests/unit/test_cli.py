@@ -14,7 +14,7 @@ COMMANDS = (
     ["build"],
     ["run"],
     ["image"],
-    *(["image", verb] for verb in ("encapsulate", "import")),
+    *(["image", verb] for verb in ("encapsulate", "import", "prune")),
     ["sample"],
     ["sample", "repos"],
     ["doctor"],

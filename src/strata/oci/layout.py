@@ -118,8 +118,11 @@ class Layout:
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o644)
                 os.fsync(stream.fileno())
-            os.rename(name, self.blob_path(writer.digest))
-            fsync_dir(self._blobs)
+            if self.has(writer.digest):
+                os.utime(self.blob_path(writer.digest))  # a prune spares what is young
+            else:
+                os.rename(name, self.blob_path(writer.digest))
+                fsync_dir(self._blobs)
         except OSError as error:
             raise os_error(error, "writing a blob") from error
         finally:
@@ -131,6 +134,10 @@ class Layout:
     def _index(self) -> Index:
         data = (self.path / "index.json").read_bytes()
         return Index.parse(data)
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What index.json names, with or without a tag."""
+        return self._index().manifests
 
     def tags(self) -> dict[str, Descriptor]:
         """What each tag points to."""
@@ -154,6 +161,15 @@ class Layout:
             )
             ordered = sorted([*kept, entry], key=lambda item: item.annotations.get(REF_NAME, ""))
             atomic_write(self.path / "index.json", Index(tuple(ordered)).to_bytes())
+
+    def untag(self, name: str) -> None:
+        """Forget a tag. Raises ImageError when there is none of that name."""
+        with locked(self.path / ".index.lock", f"the layout {self.path}"):
+            if name not in self.tags():
+                known = ", ".join(sorted(self.tags())) or "none"
+                raise ImageError(f"the layout {self.path} has no tag {name}", hint=f"tags: {known}")
+            kept = [item for item in self.entries() if item.annotations.get(REF_NAME) != name]
+            atomic_write(self.path / "index.json", Index(tuple(kept)).to_bytes())
 
     def resolve(self, tag: str = "", digest: Digest | None = None) -> Descriptor:
         """What a tag points to, or a manifest by digest; without either, the only one there is.

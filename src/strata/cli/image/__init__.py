@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import add_command
-from strata.cli.image import encapsulate, import_
+from strata.cli.image import encapsulate, import_, prune
 
-VERBS = (encapsulate, import_)
+VERBS = (encapsulate, import_, prune)
 
 DESCRIPTION = """\
 Container images of operating systems: make one from an OSTree commit, bring one
