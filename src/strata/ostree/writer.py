@@ -103,7 +103,8 @@ class Writer:
     def content(self, header: FileHeader, body: Body, expected: str | None = None) -> Checksum:
         """Write a content object; body: its bytes, or a stream read to its end; None for a link.
 
-        Raises DigestError when its checksum is not the expected one; nothing is left then.
+        Who expects a checksum has looked whether the object is there. Raises DigestError when it
+        has another one; nothing is left then.
         """
         digest = header.digest()
         path = self._new_path()
@@ -115,7 +116,7 @@ class Writer:
                 "a content object does not have its checksum",
                 context={"expected": expected, "actual": checksum},
             )
-        if self.has(checksum, "file"):
+        if expected is None and self.has(checksum, "file"):
             os.unlink(path)
         else:
             self._stage(checksum, "file", path)
@@ -195,11 +196,8 @@ class Writer:
                 os.makedirs(f"{objects}/{folder}", exist_ok=True)
                 made.add(folder)
             name = f"{key[2:-4]}{suffix}" if key.endswith("file") else key[2:]
-            target = f"{objects}/{folder}/{name}"
-            if os.path.lexists(target):
-                os.unlink(path)  # another writer was first, with the same bytes
-            else:
-                os.rename(path, target)
+            # Should another writer have been faster, its object is replaced by the same bytes.
+            os.rename(path, f"{objects}/{folder}/{name}")
 
     def _set_refs(self, refs: dict[str, Checksum]) -> None:
         """Replace each ref atomically; the temporary files are in staging, never among refs."""
