@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -911,6 +912,12 @@ def refused(lab: Lab, error: type[StrataError], message: str, tag: str = "image"
         (Tar().folder("usr/bin", gid=1 << 40), "cannot be the owner"),
         (Tar().add("usr/bin/x", b"", pax={"SCHILY.xattr.": "v"}), "extended attribute"),
         (Tar().add("usr/bin/x", b"", pax={"SCHILY.xattr.a\0b": "v"}), "extended attribute"),
+        (Tar().add("usr/bin/x", b"", pax={"SCHILY.xattr.user.a": "v" * 60_000}), "does not take"),
+        (
+            Tar().add("usr/x", b"", pax={f"SCHILY.xattr.user.{n}": "v" * 99 for n in range(900)}),
+            "does not take",
+        ),
+        (Tar().add("usr/bin/x", b"", pax={"comment": "v" * (3 << 20)}), "larger than"),
         (Tar().symlink("usr/bin/x", "t" * 5000), "File name too long"),
         (Tar().add("", b"x"), "no name|not a folder"),
     ],
@@ -984,6 +991,48 @@ def test_a_layer_that_is_cut_off_is_refused(lab: Lab, media_type: str, keep: int
     cut = pack(whole)[:keep] if media_type != LAYER else (whole[:keep] if keep > 0 else end[:keep])
     lab.derive(whole, media_type=media_type, pack=lambda _: cut)
     refused(lab, ImageError, "cut off|damaged")
+
+
+@pytest.mark.parametrize("media_type", [LAYER_GZIP, LAYER_ZSTD])
+def test_a_compression_bomb_is_refused(lab: Lab, media_type: str) -> None:
+    """Behind the end of the tar, where nothing else would look at it."""
+    tar = Tar().add("usr/bin/new", b"new").bytes()
+    zeros = bytes(1 << 20)
+    if media_type == LAYER_GZIP:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+        parts = [deflate.compress(tar), *(deflate.compress(zeros) for _ in range(700))]
+        blob = b"".join([*parts, deflate.flush()])
+    else:
+        command = ["zstd", "-q", "-1", "--stdout"]
+        packed = subprocess.run(command, input=tar + zeros * 700, capture_output=True, check=True)
+        blob = packed.stdout
+    assert len(blob) < 1 << 20
+    lab.derive(tar, media_type=media_type, pack=lambda _: blob)
+    refused(lab, ImageError, "expands to more than 200 times its size")
+
+
+def test_a_layer_of_endless_headers_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strata.oci.tar.MAX_HEADERS", 3000)
+    tar = Tar()
+    for number in range(3001):
+        tar.folder(f"usr/{number}")
+    lab.derive(tar.bytes())
+    repo = lab.repo("endless")
+    with pytest.raises(ImageError, match="more than 3000 headers"):
+        lab.pull(repo)
+    assert leftovers(repo) == []
+    fsck(repo)
+
+
+def test_of_entries_that_stand_twice_the_last_one_counts(lab: Lab) -> None:
+    tar = Tar().add("usr/bin/x", b"first").folder("usr/y").add("usr/y/z", b"z")
+    lab.derive(tar.add("usr/bin/x", b"second").symlink("usr/y", "bin").bytes())
+    repo = lab.repo()
+    commit = lab.pull(repo).merge_commit
+    fsck(repo)
+    assert cat(repo, commit, "/usr/bin/x") == "second"
+    tree = Tree.load(repo, commit)
+    assert isinstance(tree.lookup("usr/y"), str)
 
 
 def test_a_layer_with_another_diff_id_is_refused(lab: Lab) -> None:

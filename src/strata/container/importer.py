@@ -7,8 +7,9 @@ written at once, in threads, streaming: none is stored first. A layer that is th
 its ref says so, or its diff-id under another digest, or, for the base's layers, the complete base
 commit itself (as on a machine deployed from it).
 
-Interrupted at any point, the next run goes on: what arrived is published every PUBLISH_BYTES, each
-whole layer with its ref; a commit whose objects are still coming is marked partial.
+Interrupted at any point, the next run goes on: whole layers are published with their refs every
+PUBLISH_BYTES, or on a slow network every PUBLISH_S; a commit whose objects are still coming is
+marked partial.
 Source: ostree-ext's container/store.rs.
 """
 
@@ -18,6 +19,7 @@ import configparser
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ from strata.ostree.writer import Writer, writing
 
 COMMIT, CHUNK, DERIVED = "commit", "chunk", "derived"
 PUBLISH_BYTES = 128 << 20
+PUBLISH_S = 10.0
 _IMPLIED = "strata.implied-folders"
 _RULES = "strata.rules"
 _PREPARE_ROOT = ("usr/etc/ostree/prepare-root.conf", "usr/lib/ostree/prepare-root.conf")
@@ -153,6 +156,7 @@ class _Import:
         self.source, self.repo, self.writer, self.reference = source, repo, writer, reference
         self.threads, self.keep_var, self.reporter = threads, keep_var, reporter
         self._unpublished = 0
+        self._published = time.monotonic()
         self._lock = threading.Lock()
 
     def run(self) -> ImportResult:
@@ -225,9 +229,10 @@ class _Import:
         self.writer.set_ref(blob_ref(layer.digest), commit)
         with self._lock:
             self._unpublished += layer.size_bytes
-            due = self._unpublished >= PUBLISH_BYTES
+            now = time.monotonic()
+            due = self._unpublished >= PUBLISH_BYTES or now - self._published >= PUBLISH_S
             if due:
-                self._unpublished = 0
+                self._unpublished, self._published = 0, now
         if due:
             self.writer.publish()
 

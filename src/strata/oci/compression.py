@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import zlib
+from collections.abc import Callable
 from typing import Protocol
 
 from strata.core.errors import ImageError, ToolMissingError
 from strata.oci import model
 
+# What a layer may expand to: so much, and this many times its compressed size.
+FREE_BYTES = 256 << 20
+MAX_RATIO = 200
 _CHUNK = 1 << 18
 
 
@@ -137,12 +141,39 @@ class ZstdReader:
                 raise ImageError("a zstd layer is cut off")
 
 
+class _CountedIn:
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.size_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self.size_bytes += len(data)
+        return data
+
+
+class _Bounded:
+    """A decompressed stream that is no bomb: real files do not shrink so far."""
+
+    def __init__(self, source: Readable, reader: Callable[[Readable], Readable]) -> None:
+        self._source = _CountedIn(source)
+        self._stream = reader(self._source)
+        self._size_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._size_bytes += len(data)
+        if self._size_bytes > FREE_BYTES + MAX_RATIO * self._source.size_bytes:
+            raise ImageError(f"a layer expands to more than {MAX_RATIO} times its size")
+        return data
+
+
 def decompress(source: Readable, media_type: str) -> Readable:
     """A layer's tar stream, by its media type. Raises ImageError on an unknown one."""
     if media_type.endswith(("+gzip", ".tar.gzip", "tar.gzip")):
-        return GzipReader(source)
+        return _Bounded(source, GzipReader)
     if media_type.endswith("+zstd"):
-        return ZstdReader(source)
+        return _Bounded(source, ZstdReader)
     if media_type in (model.LAYER, "application/vnd.docker.image.rootfs.diff.tar"):
         return source
     raise ImageError(f"layers of type {media_type!r} are not read")

@@ -25,6 +25,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 MAX_PATH_BYTES = 64 << 10
 MAX_PAX_BYTES = 2 << 20
 MAX_BODY_BYTES = 1 << 40
+MAX_HEADERS = 1 << 22
 _CHUNK = 1 << 18
 _XATTR = b"SCHILY.xattr."
 _GNU_MAGIC = b"ustar  \0"
@@ -162,6 +163,7 @@ class TarReader:
         self._position = 0
         self._left = 0
         self._padding = 0
+        self._headers = 0
 
     # --- bytes -----------------------------------------------------------------------------
 
@@ -235,6 +237,9 @@ class TarReader:
             if block == bytes(BLOCK):
                 self.drain()
                 return None
+            self._headers += 1
+            if self._headers > MAX_HEADERS:
+                raise ImageError(f"a layer's tar has more than {MAX_HEADERS} headers")
             _check(block)
             kind = block[156:157]
             size = _parse_number(block[124:136])

@@ -122,8 +122,7 @@ class Bare:
         if header.is_symlink:
             os.symlink(header.target, path)
             os.lchown(path, header.uid, header.gid)
-            for name, value in header.xattrs:
-                os.setxattr(path, name, value, follow_symlinks=False)
+            _set_xattrs(path, header.xattrs)
             os.utime(path, (0, 0), follow_symlinks=False)
             return
         fd = _create(path)
@@ -131,8 +130,7 @@ class Bare:
             _write_all(fd, body)
             os.fchown(fd, header.uid, header.gid)
             os.fchmod(fd, header.mode & 0o7777)
-            for name, value in header.xattrs:
-                os.setxattr(fd, name, value)
+            _set_xattrs(fd, header.xattrs)
             os.utime(fd, (0, 0))
         finally:
             os.close(fd)
@@ -182,7 +180,7 @@ class BareUser:
         fd = _create(path)
         try:
             _write_all(fd, (pack_string(header.target),) if header.is_symlink else body)
-            os.setxattr(fd, _OSTREEMETA, meta)
+            _set_xattrs(fd, ((_OSTREEMETA.encode(), meta),))
             # The writer can always read it back, and set-uid bits mean nothing here.
             os.fchmod(fd, 0o644 if header.is_symlink else (header.mode & 0o775) | 0o400)
             os.utime(fd, (0, 0))
@@ -319,6 +317,23 @@ STORAGES: dict[str, Storage] = {
     "archive-z2": Archive(),
     SPLIT: SplitXattrs(),
 }
+
+
+def _set_xattrs(target: int | str, xattrs: Xattrs) -> None:
+    """Set attributes of an open file, or of a path without following it. Raises ObjectError."""
+    for name, value in xattrs:
+        try:
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+        except OSError as error:
+            # Not the disk is full then, but the room for one file's attributes.
+            if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP):
+                text = name.decode("utf-8", "replace")
+                raise ObjectError(
+                    f"the file system does not take the extended attribute {text} "
+                    f"({len(value)} bytes): {error.strerror}",
+                    hint="use a repository on a file system that does, e.g. xfs, or mode archive",
+                ) from error
+            raise
 
 
 def _create(path: str) -> int:
