@@ -12,6 +12,7 @@ from strata.cli.progress import size
 from strata.container.importer import import_image
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
+from strata.ostree.libostree import keeps_var
 from strata.ostree.repo import Repo
 
 DESCRIPTION = """\
@@ -34,6 +35,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("image", metavar="IMGREF", help="e.g. docker://HOST/NAME:TAG")
     parser.add_argument("--repo", metavar="DIR", required=True, help="the OSTree repository")
+    parser.add_argument(
+        "--var",
+        choices=("auto", "keep", "factory"),
+        default="auto",
+        help="an image's /var stays, or goes to /usr/share/factory; by libostree's version",
+    )
     parser.add_argument("--arch", metavar="ARCH", help="of an index (default: this machine's)")
 
 
@@ -43,7 +50,12 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     repo = Repo.open(Path(arguments.repo))
     with open_source(reference, architecture=arguments.arch or context.arch) as source:
         done = import_image(
-            source, repo, reference=reference, threads=context.jobs, reporter=context.reporter
+            source,
+            repo,
+            reference=reference,
+            threads=context.jobs,
+            keep_var=keeps_var() if arguments.var == "auto" else arguments.var == "keep",
+            reporter=context.reporter,
         )
     if context.as_json:
         document = {
