@@ -9,7 +9,9 @@ import pytest
 
 from strata.compose import osrelease
 from strata.compose.components import tree_path
+from strata.compose.definitions import Definition
 from strata.compose.graph import build_order
+from strata.compose.install import populate
 from strata.compose.normalise import (
     find_kernel,
     move_var_to_tmpfiles,
@@ -18,11 +20,15 @@ from strata.compose.normalise import (
     reopen,
 )
 from strata.compose.overlays import apply_overlay
-from strata.core.errors import DefinitionError, PackageError
+from strata.compose.workspace import Workspace
+from strata.core.errors import DefinitionError, PackageError, TreeError
+from strata.core.events import silent
 from strata.inspect.layers import check_no_node_packages
+from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
+from strata.treefile.treefile import flatten
 
 pytestmark = pytest.mark.unit
 
@@ -96,7 +102,7 @@ def test_a_root_becomes_an_ostree_tree_and_reopens(tmp_path: Path) -> None:
     assert (root / "usr/local").is_dir()
     (root / "var/lib/app data").mkdir(parents=True)
     (root / "var/lib/new").mkdir()
-    assert move_var_to_tmpfiles(root, root / "var", "strata-var-coreos.conf") == ()
+    assert move_var_to_tmpfiles(root, "strata-var-coreos.conf") == ()
     upper = (root / "usr/lib/tmpfiles.d/strata-var-coreos.conf").read_text()
     assert upper == "d /var/lib/new 0755 root root -\n"
 
@@ -111,6 +117,45 @@ def test_r3_14_a_tree_has_exactly_one_kernel(tmp_path: Path) -> None:
         find_kernel(tmp_path)
 
 
+def test_a_hostile_tree_does_not_lead_its_normalising_to_the_host(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    (host / "etc").mkdir(parents=True)
+    for name in ("machine-id", "vmlinuz-6.1", "etc/passwd"):
+        (host / name).write_text("host")
+    root = tmp_path / "root"
+    prepare_root(root)
+    (root / "boot").rmdir()
+    (root / "boot").symlink_to(host)
+    (root / "usr/lib/tmpfiles.d").symlink_to(host)
+    (root / "usr/lib/modules").symlink_to(host)
+    (root / "etc/passwd").symlink_to(host / "etc/passwd")
+    normalise(root, tmpfiles_name="strata-var-bootc.conf")
+    assert sorted(path.name for path in host.rglob("*")) == [
+        "etc",
+        "machine-id",
+        "passwd",
+        "vmlinuz-6.1",
+    ]
+
+
+@pytest.mark.parametrize("name", ["etc", "var", "usr"])
+def test_the_trees_own_folders_may_be_no_links(tmp_path: Path, name: str) -> None:
+    host = tmp_path / "host"
+    (host / "etc").mkdir(parents=True)
+    (host / "machine-id").write_text("host")
+    root = tmp_path / "root"
+    prepare_root(root)
+    (root / name).rename(tmp_path / "moved")
+    (root / name).symlink_to(host)
+    with pytest.raises(TreeError, match=f"/{name} of the tree is a link; it must be a folder"):
+        normalise(root, tmpfiles_name="strata-var-bootc.conf")
+    (root / "etc").rename(tmp_path / "etc")
+    if name == "usr":
+        with pytest.raises(TreeError, match="/usr of the tree is a link"):
+            reopen(root)
+    assert sorted(os.listdir(host)) == ["etc", "machine-id"]
+
+
 def test_an_overlay_follows_links_only_inside_the_root(tmp_path: Path) -> None:
     root, overlay = tmp_path / "root", tmp_path / "overlay"
     (root / "usr/bin").mkdir(parents=True)
@@ -120,11 +165,29 @@ def test_an_overlay_follows_links_only_inside_the_root(tmp_path: Path) -> None:
     (overlay / "bin/tool").write_text("x")
     assert apply_overlay(root, overlay) == 1
     assert (root / "usr/bin/tool").read_text() == "x"
-    (overlay / "out").mkdir()
-    (overlay / "out/file").write_text("x")
-    with pytest.raises(DefinitionError, match="leads out of the tree"):
-        apply_overlay(root, overlay)
-    assert not (tmp_path / "outside").exists()
+    # As in a chroot: /.. is /, a link's target may itself lead through links, absolute ones are
+    # the tree's.
+    (root / "through").symlink_to("/host/sub")
+    (root / "host").symlink_to(tmp_path)
+    for name in ("out", "through"):
+        (overlay / name).mkdir()
+        (overlay / name / "file").write_text("x")
+    apply_overlay(root, overlay)
+    assert (root / "outside/file").read_text() == "x"
+    assert (root / str(tmp_path)[1:] / "sub/file").read_text() == "x"
+    assert sorted(os.listdir(tmp_path)) == ["overlay", "root"]
+
+
+def test_an_overlay_replaces_a_link_and_writes_through_none(tmp_path: Path) -> None:
+    root, overlay = tmp_path / "root", tmp_path / "overlay"
+    root.mkdir()
+    overlay.mkdir()
+    (tmp_path / "host").write_text("host")
+    (root / "file").symlink_to(tmp_path / "host")
+    (overlay / "file").write_text("x")
+    apply_overlay(root, overlay)
+    assert (root / "file").read_text() == "x"
+    assert (tmp_path / "host").read_text() == "host"
 
 
 def test_an_overlay_does_not_turn_a_folder_into_a_file(tmp_path: Path) -> None:
@@ -133,6 +196,15 @@ def test_an_overlay_does_not_turn_a_folder_into_a_file(tmp_path: Path) -> None:
     (overlay / "etc").mkdir(parents=True)
     (overlay / "etc/x").write_text("x")
     with pytest.raises(DefinitionError, match="has a file where the tree has a folder: /etc/x"):
+        apply_overlay(root, overlay)
+
+
+def test_an_overlay_does_not_turn_a_file_into_a_folder(tmp_path: Path) -> None:
+    root, overlay = tmp_path / "root", tmp_path / "overlay"
+    root.mkdir()
+    (root / "x").write_text("x")
+    (overlay / "x").mkdir(parents=True)
+    with pytest.raises(DefinitionError, match="has a folder where the tree has a file: /x"):
         apply_overlay(root, overlay)
 
 
@@ -167,3 +239,27 @@ def test_r0_1_every_copy_of_a_node_package_counts() -> None:
         "it is named at x:1"
     )
     check_no_node_packages(installed, ["crun"], layer="coreos/s", origin=str)
+
+
+def test_remove_files_are_the_trees_own(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "run/x").mkdir(parents=True)
+    (root / "var").mkdir()
+    (root / "var/run").symlink_to("/run")
+    (root / "host").symlink_to(tmp_path)
+    (tmp_path / "precious").write_text("host")
+    (tmp_path / "m.yaml").write_text(
+        "remove-files: [/var/run/x, ../precious, host/precious, host/../precious, absent/x]\n"
+    )
+    treefile = flatten(tmp_path / "m.yaml", variables={}, arch="x86_64")
+    populate(
+        root,
+        Definition(treefile, (), ()),
+        Lock("x86_64", 0, {}, ()),
+        Workspace(tmp_path / "store"),
+        source_date_epoch=0,
+        reporter=silent(),
+    )
+    assert not (root / "run/x").exists()
+    assert (root / "run").is_dir()
+    assert (tmp_path / "precious").read_text() == "host"

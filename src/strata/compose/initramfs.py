@@ -6,6 +6,7 @@ from pathlib import Path
 
 from strata.compose.sandbox import run_in_tree
 from strata.core.errors import DefinitionError
+from strata.core.rooted import resolve
 
 
 def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
@@ -14,7 +15,7 @@ def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
     The result is the same for the same tree (`--reproducible`, SOURCE_DATE_EPOCH). Returns its
     size in bytes. Raises DefinitionError when the tree has no dracut, ToolFailedError.
     """
-    if not (root / "usr/bin/dracut").exists():
+    if not resolve(root, "usr/bin/dracut").exists():
         raise DefinitionError(
             "the tree has no dracut, so no initramfs can be made",
             hint="add dracut to the packages of the CoreOS treefile",
@@ -24,6 +25,6 @@ def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
     run_in_tree(root, ["depmod", "-a", kernel], env=env)
     argv = ["dracut", "--force", "--no-hostonly", "--reproducible", "--kver", kernel]
     run_in_tree(root, [*argv, "--tmpdir", "/tmp", image], env=env)
-    path = root / image.lstrip("/")
+    path = resolve(root, image)
     path.chmod(0o600)
     return path.stat().st_size

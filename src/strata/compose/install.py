@@ -9,8 +9,8 @@ from strata.compose.definitions import Definition
 from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script
 from strata.compose.workspace import Workspace
+from strata.core import rooted
 from strata.core.events import Reporter
-from strata.core.files import remove_tree
 from strata.rpm.cache import PackageCache
 from strata.rpm.install import install
 from strata.rpm.lock import Lock
@@ -27,7 +27,7 @@ def populate(
 ) -> None:
     """Install a lock's packages, apply the overlays, run the postprocess scripts, in that order.
 
-    Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError.
+    Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
     treefile = definition.treefile
     with reporter.step("fetch packages") as step:
@@ -46,7 +46,7 @@ def populate(
             )
             step.detail(f"{len(paths)} packages")
     for name in treefile.remove_files:
-        remove_tree(root / name.lstrip("/"))
+        rooted.remove(root, name)
     for name, path in definition.overlays:
         with reporter.step(f"apply {name}") as step:
             step.detail(f"{apply_overlay(root, path)} files")

@@ -8,7 +8,6 @@ byte-identical and first. The last layer is only the package list (requirement R
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from strata.compose.store import publish
 from strata.container import derive
 from strata.container.importer import import_image
 from strata.container.labels import METALAYER, VERSION
+from strata.core import rooted
 from strata.core.clock import rfc3339, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
@@ -228,17 +228,15 @@ def _base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
 def _clean(root: Path, reporter: Reporter) -> None:
     """Take away what tools left, and give /var's content to tmpfiles.d."""
     for name in LEFT_OVERS:
-        path = root / "etc" / name
-        if os.path.lexists(path):
-            remove_tree(path)
-    dropped = move_var_to_tmpfiles(root, root / "var", "strata-var-node.conf")
+        rooted.remove(root, f"etc/{name}")
+    dropped = move_var_to_tmpfiles(root, "strata-var-node.conf")
     if dropped:
         reporter.warn(
             f"{len(dropped)} files under /var are a machine's own and are not shipped: "
             + ", ".join(dropped[:5])
         )
     for name in ("run", "tmp"):
-        for child in (root / name).iterdir():
+        for child in rooted.children(root, name):
             remove_tree(child)
 
 

@@ -13,11 +13,13 @@ See ostree's "Adapting existing mainstream distributions" and rpm-ostree's compo
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import stat
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.files import remove_tree
 
@@ -95,13 +97,16 @@ def normalise(root: Path, *, tmpfiles_name: str) -> Normalised:
     """Turn an installed root into an OSTree-shaped tree, in place.
 
     tmpfiles_name: the tmpfiles.d file that this layer's /var entries go to.
+    Raises TreeError when /etc, /usr or /var is no folder.
     """
+    for name in ("etc", "usr", "var"):
+        rooted.real_folder(root, name)
     _move_kernel(root)
     for name in LEFT_OVERS:
-        _remove(root / "etc" / name)
+        rooted.remove(root, f"etc/{name}")
     for name in ("var/cache/ldconfig", "usr/lib/sysimage/rpm/.rpm.lock"):
-        _remove(root / name)
-    dropped = move_var_to_tmpfiles(root, root / "var", tmpfiles_name)
+        rooted.remove(root, name)
+    dropped = move_var_to_tmpfiles(root, tmpfiles_name)
     for name, mode in EMPTY.items():
         _empty(root / name, mode)
     _empty(root / "tmp", 0o1777)
@@ -117,17 +122,22 @@ def reopen(root: Path) -> None:
     """Undo enough of `normalise` that packages can be installed again: the next layer's start.
 
     `/usr/etc` becomes `/etc`, and the folders in /var that links point to are there.
+    Raises TreeError when /usr/etc is no folder.
     """
-    (root / "usr/etc").rename(root / "etc")
-    for name, target in LINKS.items():
-        if target.lstrip("./").startswith("var/"):
-            (root / name).parent.joinpath(target).mkdir(parents=True, exist_ok=True)
+    rooted.real_folder(root, "usr/etc").rename(root / "etc")
+    for target in LINKS.values():
+        inside = target.lstrip("./")
+        if inside.startswith("var/"):
+            rooted.resolve(root, inside).mkdir(parents=True, exist_ok=True)
 
 
 def find_kernel(root: Path) -> str:
     """The version of the one kernel of a tree. Raises DefinitionError on none or several."""
-    modules = root / "usr/lib/modules"
-    found = sorted(path.parent.name for path in modules.glob("*/vmlinuz"))
+    found = [
+        folder.name
+        for folder in rooted.children(root, "usr/lib/modules")
+        if rooted.resolve(root, f"usr/lib/modules/{folder.name}/vmlinuz").is_file()
+    ]
     if len(found) != 1:
         what = "no kernel" if not found else f"{len(found)} kernels ({', '.join(found)})"
         raise DefinitionError(
@@ -138,23 +148,28 @@ def find_kernel(root: Path) -> str:
 
 
 def _move_kernel(root: Path) -> None:
-    for image in sorted((root / "boot").glob("vmlinuz-*")):
+    boot = rooted.resolve(root, "boot")
+    for image in rooted.children(root, "boot"):
+        if not image.name.startswith("vmlinuz-"):
+            continue
         version = image.name[len("vmlinuz-") :]
-        modules = root / "usr/lib/modules" / version
+        modules = rooted.resolve(root, f"usr/lib/modules/{version}")
         modules.mkdir(parents=True, exist_ok=True)
-        shutil.move(image, modules / "vmlinuz")
+        image.rename(modules / "vmlinuz")
         for name in ("System.map", "config"):
-            extra = root / "boot" / f"{name}-{version}"
-            if extra.exists():
-                shutil.move(extra, modules / name)
+            extra = boot / f"{name}-{version}"
+            if os.path.lexists(extra):
+                extra.rename(modules / name)
 
 
-def move_var_to_tmpfiles(root: Path, var: Path, tmpfiles_name: str) -> tuple[str, ...]:
-    """Write the folders and links under `var` as tmpfiles.d lines and empty it.
+def move_var_to_tmpfiles(root: Path, tmpfiles_name: str) -> tuple[str, ...]:
+    """Write the folders and links under /var as tmpfiles.d lines and empty it.
 
     Returns the regular files that were dropped: /var is the machine's, a tree ships none of it.
+    Raises TreeError when /var is no folder.
     Sources: tmpfiles.d(5); rpm-ostree's convert_var_to_tmpfiles_d.
     """
+    var = rooted.real_folder(root, "var")
     names = _user_names(root)
     known = _paths_of_lower_layers(root, tmpfiles_name)
     lines = [line for line in VAR_BASE if line.split()[1] not in known]
@@ -180,40 +195,36 @@ def move_var_to_tmpfiles(root: Path, var: Path, tmpfiles_name: str) -> tuple[str
     for child in list(var.iterdir()):
         remove_tree(child)
     if lines:
-        target = root / "usr/lib/tmpfiles.d" / tmpfiles_name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        target.chmod(0o644)
+        rooted.write_text(root, f"usr/lib/tmpfiles.d/{tmpfiles_name}", "\n".join(lines) + "\n")
     return tuple(dropped)
 
 
 def _paths_of_lower_layers(root: Path, tmpfiles_name: str) -> set[str]:
     known = set()
-    for path in (root / "usr/lib/tmpfiles.d").glob("strata-var-*.conf"):
-        if path.name != tmpfiles_name:
-            known |= {line.split()[1] for line in path.read_text(encoding="utf-8").splitlines()}
+    for path in rooted.children(root, "usr/lib/tmpfiles.d"):
+        if fnmatchcase(path.name, "strata-var-*.conf") and path.name != tmpfiles_name:
+            text = rooted.read_text(root, f"usr/lib/tmpfiles.d/{path.name}")
+            rows = (line.split() for line in text.splitlines())
+            known |= {row[1] for row in rows if len(row) > 1}
     return known
 
 
 def _user_names(root: Path) -> dict[tuple[str, int], str]:
     names: dict[tuple[str, int], str] = {("u", 0): "root", ("g", 0): "root"}
     for kind, file in (("u", "passwd"), ("g", "group")):
-        path = root / "etc" / file
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        try:
+            text = rooted.read_text(root, f"etc/{file}")
+        except FileNotFoundError:
+            continue  # numbers do as well
         for line in text.splitlines():
             fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdigit():
+            if len(fields) > 2 and re.fullmatch("[0-9]{1,10}", fields[2]):
                 names.setdefault((kind, int(fields[2])), fields[0])
     return names
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace(" ", "\\x20").replace("%", "%%")
-
-
-def _remove(path: Path) -> None:
-    if os.path.lexists(path):
-        remove_tree(path)
 
 
 def _empty(path: Path, mode: int) -> None:

@@ -11,18 +11,26 @@ import shutil
 from pathlib import Path
 
 from strata.core.errors import DefinitionError
+from strata.core.rooted import resolve
 from strata.treefile.overlay import list_overlay
 
 
 def apply_overlay(root: Path, overlay: Path) -> int:
     """Copy an overlay onto a root. Returns how many files and links were written.
 
-    Raises DefinitionError when the overlay would replace a folder by a file or the reverse.
+    Links of the root are followed as in a chroot of it. Raises DefinitionError when the overlay
+    would replace a folder by a file or the reverse, TreeError when links go in a circle.
     """
     written = 0
     for entry in list_overlay(overlay):
-        target = _inside(root, entry.path, follow_last=entry.kind == "dir")
+        target = resolve(root, entry.path, follow_last=entry.kind == "dir")
         if entry.kind == "dir":
+            if os.path.lexists(target) and not target.is_dir():
+                raise DefinitionError(
+                    f"the overlay {overlay.name} has a folder where the tree has a file: "
+                    f"/{entry.path}",
+                    context={"file": overlay / entry.path},
+                )
             if not target.is_dir():
                 target.mkdir(parents=True)
                 target.chmod(entry.mode)
@@ -42,19 +50,3 @@ def apply_overlay(root: Path, overlay: Path) -> int:
         os.lchown(target, 0, 0)
         written += 1
     return written
-
-
-def _inside(root: Path, path: str, *, follow_last: bool) -> Path:
-    """Where a path of the overlay lands: links on the way are followed, but only inside root."""
-    parts = path.split("/")
-    place = root
-    for position, part in enumerate(parts):
-        step = place / part
-        if step.is_symlink() and (follow_last or position < len(parts) - 1):
-            link = os.readlink(step)
-            joined = root / link.lstrip("/") if link.startswith("/") else place / link
-            step = Path(os.path.normpath(joined))
-            if root not in (step, *step.parents):
-                raise DefinitionError(f"the overlay's /{path} leads out of the tree by {part}")
-        place = step
-    return place

@@ -137,6 +137,13 @@ class MachineError(StrataError):
     exit_status = 14
 
 
+class TreeError(StrataError):
+    """A tree holds something in a place where it cannot be: a link in a circle, a pipe."""
+
+    code = "tree"
+    exit_status = 15
+
+
 class InterruptedByUserError(StrataError):
     """Ctrl-C or SIGTERM: everything was undone."""
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from strata.core import rooted
 from strata.core.errors import NoSpaceError, PackageError, ToolFailedError
 from strata.core.events import Step
-from strata.core.files import remove_tree
 from strata.core.process import require_root
 from strata.rpm import dnf
 from strata.rpm.inventory import RPMDB_FOLDER
@@ -40,8 +40,8 @@ def install(
     Raises PackageError, ToolFailedError, NotRootError.
     """
     require_root("installing packages")
-    database = root / RPMDB_FOLDER / "rpmdb.sqlite"
-    there = {name for name in _LEFT if (root / name).exists()}
+    database = rooted.resolve(root, f"{RPMDB_FOLDER}/rpmdb.sqlite")
+    there = {name for name in _LEFT if rooted.resolve(root, name).exists()}
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dnf.", dir=scratch) as cache:
         answer = dnf.call(
@@ -73,8 +73,8 @@ def install(
         raise PackageError(f"dnf installed {answer['installed']} of {len(files)} packages")
     for name in _LEFT:
         if name not in there:
-            remove_tree(root / name)
-    close_database(database)
+            rooted.remove(root, name)
+    close_database(rooted.resolve(root, f"{RPMDB_FOLDER}/rpmdb.sqlite"))
 
 
 def _is_about_space(message: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import PackageError
+from strata.core.rooted import resolve
 from strata.rpm import header as tags
 from strata.rpm.header import Header, HeaderError
 from strata.rpm.nevra import NEVRA
@@ -64,12 +65,12 @@ class Inventory:
 def read_inventory(root: Path) -> Inventory:
     """The packages installed in a root. Raises PackageError when there is no readable database."""
     for folder in KNOWN_FOLDERS:
-        database = root / folder / "rpmdb.sqlite"
-        if database.is_file() and not (root / folder).is_symlink():
+        database = resolve(root, f"{folder}/rpmdb.sqlite")
+        if database.is_file():
             return read_database(database)
     for folder in KNOWN_FOLDERS:
         for name in ("Packages", "Packages.db"):
-            if (root / folder / name).is_file():
+            if resolve(root, f"{folder}/{name}").is_file():
                 kind = "Berkeley DB" if name == "Packages" else "ndb"
                 raise PackageError(
                     f"the package database in /{folder} is in {kind} format, which is not read",
