@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SAMPLE, Strata, make_store
+from strata.compose import osrelease
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Index, Manifest
 
@@ -95,6 +96,63 @@ def test_skopeo_reads_every_image_of_the_store(built_store: Path, tag: str) -> N
     labels = json.loads(shown.stdout)["Labels"]
     assert labels["containers.bootc"] == "1"
     assert labels["org.opencontainers.image.version"].startswith("12.9.")
+
+
+def os_release(store: Path, commit: str) -> dict[str, str]:
+    """The os-release of a commit, as the ostree tool reads it."""
+    done = subprocess.run(
+        ["ostree", f"--repo={store}/repo", "cat", commit, "/usr/lib/os-release"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return osrelease.parse(done.stdout)
+
+
+def check_coreos_version(store: Path) -> str:
+    """R2.2 and R2.3: what a CoreOS image calls itself is what its label says; returns it."""
+    _, config = manifest_of(store, "coreos/sample-12")
+    version = config.labels["org.opencontainers.image.version"]
+    values = os_release(store, "coreos/sample-12")
+    assert values["OSTREE_VERSION"] == values["IMAGE_VERSION"] == version
+    assert values["VERSION"] == f"{version} (bookworm)"
+    assert values["PRETTY_NAME"] == f"Debian GNU/Linux CoreOS {version} (bookworm)"
+    assert (values["NAME"], values["VARIANT_ID"]) == ("Debian GNU/Linux CoreOS", "coreos")
+    assert values["VERSION_ID"] == "12"
+    return version
+
+
+def test_r2_2_the_coreos_layer_carries_its_version_and_the_bootc_layer_the_oss_own(
+    built_store: Path,
+) -> None:
+    version = check_coreos_version(built_store)
+    bootc = os_release(built_store, "bootc/sample-12")
+    assert bootc["PRETTY_NAME"] == "Debian GNU/Linux 12 (bookworm)"
+    assert not {"OSTREE_VERSION", "IMAGE_VERSION", "VARIANT_ID"} & set(bootc)
+    # R2.11: the node image keeps its base's version.
+    _, node = manifest_of(built_store, "node/4.19@sample-12")
+    assert node.labels["org.opencontainers.image.version"] == version
+
+
+@pytest.mark.parametrize("token_in", ["coreos", "bootc"])
+def test_r2_2_a_new_version_of_the_coreos_layer_is_its_own(
+    definitions: Path, own_store: Path, strata: Strata, token_in: str
+) -> None:
+    before = check_coreos_version(own_store)
+    line = 'mutate-os-release: "12"\n'
+    for layer in ("bootc", "coreos"):
+        path = definitions / layer / "manifest.yaml"
+        text = path.read_text().replace(line, "")
+        path.write_text(text + (line if layer == token_in else ""))
+    motd = definitions / "overlay.d/10coreos/etc/motd"
+    motd.write_text("changed\n")
+    common = ("-C", str(definitions), "--store", str(own_store))
+    strata(*common, "build", "coreos/sample-12")
+    motd.write_text("changed again\n")
+    strata(*common, "build", "coreos/sample-12")
+    assert check_coreos_version(own_store) != before
+    label = manifest_of(own_store, "bootc/sample-12")[1].labels["org.opencontainers.image.version"]
+    assert check_coreos_version(own_store) != label
 
 
 def test_ostree_finds_the_stores_repository_sound(built_store: Path) -> None:

@@ -117,6 +117,16 @@ def test_r3_14_a_tree_has_exactly_one_kernel(tmp_path: Path) -> None:
         find_kernel(tmp_path)
 
 
+def test_r2_2_the_version_of_a_layer_below_gives_way() -> None:
+    below = osrelease.mutate(RHEL, "9.8", "9.8.20260403-0")
+    for token in ("9.8", ""):
+        values = osrelease.parse(osrelease.mutate(below, token, "9.8.20260403-11"))
+        assert values["VERSION"] == "9.8.20260403-11 (Plow)"
+        assert values["PRETTY_NAME"].endswith(" 9.8.20260403-11 (Plow)")
+        assert values["OSTREE_VERSION"] == values["IMAGE_VERSION"] == "9.8.20260403-11"
+    assert osrelease.mutate(RHEL, "", "9.8.20260403-0") == RHEL
+
+
 def test_a_hostile_tree_does_not_lead_its_normalising_to_the_host(tmp_path: Path) -> None:
     host = tmp_path / "host"
     (host / "etc").mkdir(parents=True)

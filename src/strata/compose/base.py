@@ -20,6 +20,7 @@ from strata.compose.normalise import find_kernel, normalise, prepare_root, reope
 from strata.compose.store import publish
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
+from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
@@ -211,10 +212,7 @@ def _finish_tree(
     context: BuildContext, job: BaseJob, root: Path, version: str, reporter: Reporter
 ) -> tuple[str, Inventory]:
     """From an installed root to the tree that is committed; returns its kernel and packages."""
-    token = job.definition.treefile.mutate_os_release
-    if token:
-        path = root / "usr/lib/os-release"
-        path.write_text(osrelease.mutate(path.read_text("utf-8"), token, version), "utf-8")
+    _set_version(job, root, version, reporter)
     with reporter.step("normalise the tree") as step:
         normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
         kernel = find_kernel(root)
@@ -236,6 +234,25 @@ def _finish_tree(
             size = build_initramfs(root, kernel, source_date_epoch=job.epoch)
             step.detail(f"{size / 1e6:.0f} MB")
     return kernel, inventory
+
+
+def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
+    """Give os-release the build's version, by the treefile's token or over the layer below's."""
+    token = job.definition.treefile.mutate_os_release
+    try:
+        before = rooted.read_text(root, osrelease.PATH)
+    except FileNotFoundError:
+        raise DefinitionError(
+            f"the tree of {job.target} has no /{osrelease.PATH}",
+            hint="add the package that brings it to the treefile",
+        ) from None
+    after = osrelease.mutate(before, token, version)
+    if after != before:
+        rooted.write_text(root, osrelease.PATH, after)
+    if token and version not in osrelease.parse(after).get("VERSION", ""):
+        reporter.warn(
+            f"{job.target}: the mutate-os-release token {token!r} is not in os-release's VERSION"
+        )
 
 
 def _labels(job: BaseJob) -> dict[str, str]:

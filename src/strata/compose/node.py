@@ -138,9 +138,9 @@ def resolve_base(
 
 def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, str]:
     """What conditions may ask, from the base's os-release: a node needs no base definitions."""
-    checksum = tree.lookup("usr/lib/os-release")
+    checksum = tree.lookup(osrelease.PATH)
     if not isinstance(checksum, str):
-        raise DefinitionError("the base image has no /usr/lib/os-release")
+        raise DefinitionError(f"the base image has no /{osrelease.PATH}")
     with context.workspace.repo().open_content(checksum) as stream:
         values = osrelease.parse(stream.read().decode("utf-8"))
     identity, version = values.get("ID", ""), values.get("VERSION_ID", "")

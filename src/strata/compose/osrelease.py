@@ -1,9 +1,10 @@
 """os-release of a built tree: the version takes the place of the OS's own (requirement R2.2).
 
 In VERSION and PRETTY_NAME the `mutate-os-release` token is replaced by the build's version, and
-OSTREE_VERSION and IMAGE_VERSION are set. Key order stays; comments and blank lines go; VERSION_ID
-stays what it was. The token is replaced where it stands as a whole word: "12" is not found in
-"2012".
+OSTREE_VERSION and IMAGE_VERSION are set. A layer below may have put its own version there: that is
+replaced as well, so an image never carries another image's version. Key order stays; comments and
+blank lines go; VERSION_ID stays what it was. The token is replaced where it stands as a whole word:
+"12" is not found in "2012".
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 import shlex
 
 from strata.core.errors import DefinitionError
+
+PATH = "usr/lib/os-release"
 
 
 def parse(text: str) -> dict[str, str]:
@@ -39,9 +42,17 @@ def parse(text: str) -> dict[str, str]:
 
 
 def mutate(text: str, token: str, version: str) -> str:
-    """The os-release of a build. token: what `mutate-os-release` names; version: the build's."""
+    """The os-release of a build. version: the build's.
+
+    token: what `mutate-os-release` names, or empty. Without one, and without the version of a layer
+    below (OSTREE_VERSION), the text stays as it is: the OS's own.
+    """
     values = parse(text)
-    word = re.compile(rf"(?<![\w.]){re.escape(token)}(?![\w.])")
+    words = [re.escape(word) for word in (values.get("OSTREE_VERSION"), token) if word]
+    if not words:
+        return text
+    # The longer word first: the token may be the beginning of the version below.
+    word = re.compile(rf"(?<![\w.])(?:{'|'.join(words)})(?![\w.])")
     for key in ("VERSION", "PRETTY_NAME"):
         if key in values:
             values[key] = word.sub(version, values[key])
