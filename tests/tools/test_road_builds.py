@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from conftest import SAMPLE, Strata, make_store
 from strata.compose import osrelease
+from strata.core.record import schema
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Index, Manifest
 
@@ -153,6 +155,15 @@ def test_r2_2_a_new_version_of_the_coreos_layer_is_its_own(
     assert check_coreos_version(own_store) != before
     label = manifest_of(own_store, "bootc/sample-12")[1].labels["org.opencontainers.image.version"]
     assert check_coreos_version(own_store) != label
+
+
+def test_the_record_has_the_bytes_of_the_steps(built_store: Path) -> None:
+    for target in ("coreos/sample-12", "node/4.19@sample-12"):
+        record = json.loads((built_store / f"records/{target}.json").read_text())
+        jsonschema.validate(record, dict(schema()))
+        counted = {step["title"]: step["bytes"] for step in record["steps"]}
+        step = "encapsulate" if target.startswith("coreos") else "write the node layers"
+        assert 0 < counted[step] <= record["outputs"]["size_bytes"]
 
 
 def test_ostree_finds_the_stores_repository_sound(built_store: Path) -> None:

@@ -149,6 +149,20 @@ def test_steps_of_threads_do_not_nest_in_each_other() -> None:
     assert {timing.title for timing in reporter.timings} == {"inside", "outside"}
 
 
+def test_a_finished_step_keeps_its_time_and_the_bytes_it_counted() -> None:
+    reporter = events.silent()
+    with reporter.step("bytes") as step:
+        step.progress(70, 100)
+        step.progress(30, 100)  # threads may tell late
+    with reporter.step("packages") as step:
+        step.progress(7, 9, "packages")
+    assert [(timing.title, timing.size_bytes) for timing in reporter.timings] == [
+        ("bytes", 70),
+        ("packages", 0),
+    ]
+    assert all(timing.seconds >= 0 for timing in reporter.timings)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ RECORD = BuildRecord(
         Input("treefile", "coreos/manifest.yaml", "sha256:" + "33" * 32),
     ),
     outputs={"manifest": "sha256:" + "44" * 32, "layers": 65, "version": "12.9.20260711-0"},
-    steps=(StepRecord("install packages", 4.25), StepRecord("commit", 0.5)),
+    steps=(StepRecord("install packages", 4.25, 0), StepRecord("commit", 0.5, 7_340_032)),
     built="2026-07-11T09:00:00Z",
 )
 

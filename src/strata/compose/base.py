@@ -197,6 +197,8 @@ def build_base(
             step=step,
         )
         outputs = publish(workspace.layout, str(job.target), manifest, context.arch)
+        size = int(str(outputs["size_bytes"]))
+        step.progress(size, size)
         step.detail(f"{outputs['layers']} layers")
     return {
         **outputs,
@@ -232,6 +234,7 @@ def _finish_tree(
     if job.target.kind == "coreos":
         with reporter.step("build the initramfs") as step:
             size = build_initramfs(root, kernel, source_date_epoch=job.epoch)
+            step.progress(size, size)
             step.detail(f"{size / 1e6:.0f} MB")
     return kernel, inventory
 

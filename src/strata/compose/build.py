@@ -103,7 +103,8 @@ def _build(
             )
             outputs = build_base(context, job, version, reporter)
         steps = tuple(
-            StepRecord(item.title, item.seconds) for item in reporter.timings[first_timing:]
+            StepRecord(item.title, item.seconds, item.size_bytes)
+            for item in reporter.timings[first_timing:]
         )
         record = BuildRecord(
             str(target), context.arch, job.inputs, outputs, steps, rfc3339(job.epoch)

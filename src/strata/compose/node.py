@@ -188,6 +188,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             files = {PKGLIST_PATH: pkglist}
             layers.append(derive.file_layer(layout, PKGLIST_TITLE, files, view))
             size = sum(layer.descriptor.size_bytes for layer in layers)
+            step.progress(size, size)
             step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")
     derived = derive.append_layers(
         layout,

@@ -71,10 +71,13 @@ class Step:
     reporter: Reporter
     title: str
     summary: str = ""
+    size_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def progress(self, done: int, total: int = 0, unit: str = "bytes") -> None:
         """Tell how far the step is."""
+        if unit == "bytes":
+            self.size_bytes = max(self.size_bytes, done)
         self.reporter.emit(Progress(self.id, done, total, unit))
 
     def detail(self, text: str) -> None:
@@ -84,10 +87,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Timing:
-    """A finished step, kept for the build record."""
+    """A finished step, kept for the build record. size_bytes: what its progress counted in bytes,
+    0 when it counted none."""
 
     title: str
     seconds: float
+    size_bytes: int
 
 
 class Reporter:
@@ -131,7 +136,7 @@ class Reporter:
             stack.remove(step.id)
             seconds = time.monotonic() - step.started
             with self._lock:
-                self.timings.append(Timing(title, seconds))
+                self.timings.append(Timing(title, seconds, step.size_bytes))
             self.emit(StepEnd(step.id, title, seconds, ok, step.summary))
 
 

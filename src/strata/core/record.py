@@ -38,10 +38,12 @@ class Input:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A step of the build: its title and how long it took, in seconds."""
+    """A step of the build: its title, how long it took and how many bytes went through it (0 when
+    it counted none)."""
 
     title: str
     seconds: float
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ class BuildRecord:
                 ],
                 "outputs": dict(self.outputs),
                 "steps": [
-                    {"title": step.title, "seconds": round(step.seconds, 3)} for step in self.steps
+                    {
+                        "title": step.title,
+                        "seconds": round(step.seconds, 3),
+                        "bytes": step.size_bytes,
+                    }
+                    for step in self.steps
                 ],
                 "built": self.built,
             }
@@ -104,7 +111,11 @@ class BuildRecord:
             for item in reader.items("inputs")
         )
         steps = tuple(
-            StepRecord(item.get("title", str), float(item.get("seconds", (int, float))))
+            StepRecord(
+                item.get("title", str),
+                float(item.get("seconds", (int, float))),
+                item.get("bytes", int),
+            )
             for item in reader.items("steps")
         )
         record = BuildRecord(
