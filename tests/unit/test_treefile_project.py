@@ -72,6 +72,65 @@ def test_the_whole_schema_is_read(folder: Path) -> None:
     assert str(project.hotfixes[0].expires) == "2027-03-31"
 
 
+DESIGN = """\
+schema = 1
+repos = ["sample.repo"]                        # repository ids are named by the treefiles
+registry = "docker://registry.example/sample"  # for publish only
+node-only = ["containerd", "kubernetes-client", "openvswitch-*"]  # refused in bootc, coreos and boot images
+marker = "kubernetes-client"                   # absent from the booted rpmdb → overlay (OpenShift: openshift-clients)
+[stream.sample-12]                             # versioned with the OS, shared by releases
+version = "12.9"                               # X.Y of X.Y.YYYYMMDD-N
+arches = ["x86_64", "aarch64"]
+bootc = { treefile = "bootc/manifest.yaml" }   # or { from = "docker://…@sha256:…" }; absent = two-layer
+coreos = { treefile = "coreos/manifest.yaml" } # or { build-args = "build-args-rhel-9.8.conf" }: never repeated here
+lock = "locks/sample-12.lock"
+tag = "coreos-{version}"                       # moving; a unique full-version tag is always added
+bootimages = { config = "coreos/image.yaml", formats = ["qcow2", "live-iso", "pxe"] }
+[release."4.19".node.sample-12]                # one table per node stream of a release
+primary = true                                 # exactly one per release
+base = "stream"                                # or an image reference: the two definitions may live in two repositories
+treefile = "node/manifest.yaml"
+containerfile = { file = "node/Containerfile", build-args = "node/build-args-12-4.19.conf" }
+extensions = "extensions/sample-12.yaml"
+payload-tag = "rhel-coreos"                    # extensions add "-extensions"
+tag = "4.19-{stream-version}-node-image"
+[release."4.20".node.sample-12]                # a second release on the same base digest
+primary = true
+treefile = "node/manifest-4.20.yaml"
+[[override]]                                   # OS content ahead of the base; its debt is computed
+target = "node/4.19@sample-12"
+packages = ["crun-1.8.1-1"]
+reason = "BUG-1234, not in the base yet"
+[[hotfix]]
+name = "case-0042"
+target = "node/4.19@sample-12"
+files = { "/usr/bin/kubectl" = "hotfix/kubectl" }  # or packages = […]
+expires = 2027-03-31
+reason = "customer case 42"
+"""  # noqa: E501 -- the design's own example, as it stands there
+
+
+def test_the_designs_example_is_read_as_it_stands(tmp_path: Path) -> None:
+    for name in (
+        "sample.repo",
+        "bootc/manifest.yaml",
+        "coreos/manifest.yaml",
+        "coreos/image.yaml",
+        "node/manifest.yaml",
+        "node/manifest-4.20.yaml",
+        "node/Containerfile",
+        "node/build-args-12-4.19.conf",
+        "extensions/sample-12.yaml",
+        "hotfix/kubectl",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    project = parse_project(DESIGN, tmp_path)
+    second = project.node(Target.parse("node/4.20"))
+    assert (second.stream, second.base, second.primary) == ("sample-12", "stream", True)
+    assert project.node(Target.parse("node/4.19@sample-12")).base == "stream"
+
+
 def test_the_sample_is_read_and_its_releases_share_a_stream() -> None:
     project = load_project(SAMPLE)
     assert [str(target) for target in project.targets()] == [
@@ -99,7 +158,7 @@ def test_the_sample_is_read_and_its_releases_share_a_stream() -> None:
         ("expires = 2027-03-31", 'expires = "soon"', "hotfix.0.expires must be date", None),
         ("schema = 1", "schema = 2", "strata.toml:1: schema must be 1", None),
         ("[stream.s-1]", "[stream.s-1", "strata.toml:6:", None),
-        ('base = "stream"\n', "", "needs the key base", None),
+        ('treefile = "node.yaml"\n', "", "needs the key treefile", None),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(

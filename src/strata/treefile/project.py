@@ -20,6 +20,7 @@ from strata.treefile.toml import TomlDocument
 FILE = "strata.toml"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1 << 20
+STREAM_BASE = "stream"  # a node layer's base is its stream's CoreOS image
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ class _Reader:
             release=release,
             stream=stream,
             primary=table.get("primary", False),
-            base=table["base"],
+            base=table.get("base", STREAM_BASE),
             treefile=self.file((*path, "treefile"), table["treefile"]),
             containerfile=container.get("file", ""),
             build_args=container.get("build-args", ""),

@@ -43,7 +43,7 @@ STREAM = (
 
 NODE = (
     Key("primary", "flag", "the release's main node stream; exactly one is"),
-    Key("base", "text", '"stream", or an image reference', required=True),
+    Key("base", "text", '"stream" (when absent), or an image reference'),
     Key("treefile", "text", "the node layer's treefile", required=True),
     Key(
         "containerfile",
