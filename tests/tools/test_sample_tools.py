@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_a_conversion_that_fails_names_the_package_and_why(tmp_path: Path) -> No
     (tmp_path / "broken.deb").write_bytes(b"not a package")
     with pytest.raises(PackageError, match=r"broken\.deb could not be made into an RPM"):
         converted(tmp_path / "broken.deb", tmp_path / "two")
+
+
+@pytest.mark.parametrize("who", ["user", "group"])
+def test_an_owner_this_host_does_not_know_names_the_package(tmp_path: Path, who: str) -> None:
+    deb = make_deb(tmp_path, CONTROL)
+    number = 54321
+    owner = {"user": (number, 0), "group": (0, number)}[who]
+    os.chown(tmp_path / "deb/bin/tool", *owner)
+    subprocess.run(["dpkg-deb", "--build", tmp_path / "deb", deb], check=True, capture_output=True)
+    with pytest.raises(PackageError) as caught:
+        converted(deb, tmp_path / "one")
+    assert caught.value.message.startswith(
+        "tool_1.0-1_amd64.deb could not be made into an RPM: "
+        f"/usr/bin/tool belongs to {who} {number}, "
+    )
 
 
 def test_a_second_run_takes_no_time_and_converts_nothing(

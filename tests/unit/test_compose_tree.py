@@ -20,6 +20,7 @@ from strata.compose.normalise import (
     reopen,
 )
 from strata.compose.overlays import apply_overlay
+from strata.compose.sandbox import run_script
 from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError, PackageError, TreeError
 from strata.core.events import silent
@@ -273,3 +274,19 @@ def test_remove_files_are_the_trees_own(tmp_path: Path) -> None:
     assert not (root / "run/x").exists()
     assert (root / "run").is_dir()
     assert (tmp_path / "precious").read_text() == "host"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("#!/bin/sh 'x", "No closing quotation"),
+        ("#!", "it names no interpreter"),
+        ("#!/bin/s\0h", "it names no interpreter"),
+    ],
+)
+def test_a_shebang_line_that_is_none_names_the_script(tmp_path: Path, line: str, why: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        run_script(tmp_path, f"{line}\ntrue\n", source="m.yaml:7", env={})
+    assert caught.value.message == (
+        f"the postprocess script at m.yaml:7 starts with {line!r}, which cannot be run: {why}"
+    )

@@ -180,3 +180,23 @@ def test_an_unknown_layer_type_is_an_image_error() -> None:
 def test_zstd_damage_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="zstd layer is damaged"):
         read_all(ZstdReader(io.BytesIO(b"not zstd at all")))
+
+
+def with_pax(record: bytes) -> bytes:
+    """A tar of one entry with one pax record, its length not yet counted."""
+    length = len(record) + 1
+    while len(b"%d" % length) + len(record) != length:
+        length = len(b"%d" % length) + len(record)
+    record = b"%d" % length + record
+    data = bytearray(written((TarEntry(b"h", FILE, 0o644, size_bytes=len(record)), record)))
+    data[156:157] = b"x"
+    data[148:156] = b"%07o\0" % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    return bytes(data[:-1024]) + written((TarEntry(b"x", FILE, 0o644), b""))
+
+
+@pytest.mark.parametrize("key", [b"uid", b"gid", b"size"])
+def test_numbers_of_pax_headers_are_bounded(key: bytes) -> None:
+    (entry,) = TarReader(io.BytesIO(with_pax(b" %s=0007\n" % key)))
+    assert 7 in (entry.uid, entry.gid, entry.size_bytes)
+    with pytest.raises(ImageError, match="a pax header has a number of 5000 digits"):
+        list(TarReader(io.BytesIO(with_pax(b" %s=%s\n" % (key, b"9" * 5000)))))

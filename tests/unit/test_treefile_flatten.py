@@ -204,3 +204,21 @@ def test_r2_12_an_overlays_digest_sees_paths_modes_links_and_content(
         (folder / "usr/link").unlink()
         (folder / "usr/link").symlink_to("other")
     assert overlay_digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("x: " + "[" * 5000, "manifest.yaml:1: the document is too deep"),
+        ("- " * 5000, "manifest.yaml:1: the document is too deep"),
+        ("variables:\n  n: " + "1" * 5000, "manifest.yaml:2: this number has 5000 digits"),
+        ("variables:\n  n: -" + "1" * 5000, "manifest.yaml:2: this number has 5001 digits"),
+    ],
+)
+def test_what_is_beyond_all_bounds_is_named_with_its_place(
+    tmp_path: Path, text: str, where: str
+) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        read(write(tmp_path, manifest=text))
+    assert where in caught.value.message
+    assert {"file", "line", "column"} <= set(caught.value.context)

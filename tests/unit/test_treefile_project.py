@@ -159,6 +159,9 @@ def test_the_sample_is_read_and_its_releases_share_a_stream() -> None:
         ("schema = 1", "schema = 2", "strata.toml:1: schema must be 1", None),
         ("[stream.s-1]", "[stream.s-1", "strata.toml:6:", None),
         ('treefile = "node.yaml"\n', "", "needs the key treefile", None),
+        ("marker =", "marker = " + "[" * 5000, "strata.toml:5:42: arrays and", None),
+        ("schema = 1", "schema = " + "1" * 5000, "strata.toml:1:10: this number has too", None),
+        ("[[override]]", '[""]\n[[override]]\nx = 1', "is not a key of strata.toml", None),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(

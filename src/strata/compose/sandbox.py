@@ -56,8 +56,7 @@ def run_script(root: Path, text: str, *, source: str, env: Mapping[str, str]) ->
 
     source: `file:line` of the script. Raises DefinitionError with the end of its output.
     """
-    first = text.splitlines()[0] if text else ""
-    interpreter = shlex.split(first[2:]) if first.startswith("#!") else ["/bin/sh"]
+    interpreter = _interpreter(text, source)
     read_end, write_end = os.pipe()
     try:
         # The script travels through a pipe: it is never a file of the tree.
@@ -73,6 +72,28 @@ def run_script(root: Path, text: str, *, source: str, env: Mapping[str, str]) ->
         )
     finally:
         os.close(read_end)
+
+
+def _interpreter(text: str, source: str) -> list[str]:
+    """The command of a script's shebang line, `/bin/sh` without one. Raises DefinitionError."""
+    first = text.partition("\n")[0].rstrip()
+    if not first.startswith("#!"):
+        return ["/bin/sh"]
+    try:
+        words = shlex.split(first[2:])
+    except ValueError as error:
+        raise _shebang_error(source, first, str(error)) from error
+    if not words or "\0" in first:
+        raise _shebang_error(source, first, "it names no interpreter")
+    return words
+
+
+def _shebang_error(source: str, line: str, why: str) -> DefinitionError:
+    return DefinitionError(
+        f"the postprocess script at {source} starts with {line!r}, which cannot be run: {why}",
+        hint="start it with a line like #!/usr/bin/bash",
+        context={"script": source},
+    )
 
 
 def _script_error(source: str, output: str) -> StrataError:

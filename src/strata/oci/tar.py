@@ -19,13 +19,14 @@ from strata.core.errors import ImageError
 from strata.oci.compression import Readable
 
 BLOCK = 512
-FILE, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
+FILE, HARDLINK, SYMLINK, DIRECTORY = "0", "1", "2", "5"
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 MAX_PATH_BYTES = 64 << 10
 MAX_PAX_BYTES = 2 << 20
 MAX_BODY_BYTES = 1 << 40
 MAX_HEADERS = 1 << 22
+MAX_DIGITS = 20  # of a 64-bit number
 _CHUNK = 1 << 18
 _XATTR = b"SCHILY.xattr."
 _GNU_MAGIC = b"ustar  \0"
@@ -336,6 +337,8 @@ def _parse_number(data: bytes) -> int:
 def _decimal(data: bytes) -> int:
     if not data.isdigit():
         raise ImageError("a pax header has a number that is none")
+    if len(data) > MAX_DIGITS:
+        raise ImageError(f"a pax header has a number of {len(data)} digits")
     return int(data)
 
 

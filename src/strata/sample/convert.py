@@ -132,7 +132,10 @@ def _move_into(source: Path, target: Path) -> None:
 
 
 def describe_payload(tree: Path) -> Payload:
-    """The %files lines of an unpacked tree, with owners and modes as the package has them."""
+    """The %files lines of an unpacked tree, with owners and modes as the package has them.
+
+    Raises PackageError on an owner without a name on this host.
+    """
     lines, newest = [], 0
     for path, where in _walk(tree):
         status = path.lstat()
@@ -140,7 +143,7 @@ def describe_payload(tree: Path) -> Payload:
             newest = max(newest, int(status.st_mtime))
         if where in _UNOWNED:
             continue
-        owner, group = _user(status.st_uid), _group(status.st_gid)
+        owner, group = _user(status.st_uid, where), _group(status.st_gid, where)
         mode = f"{stat.S_IMODE(status.st_mode):04o}" if not stat.S_ISLNK(status.st_mode) else "-"
         kind = ""
         if stat.S_ISDIR(status.st_mode):
@@ -170,12 +173,20 @@ def _escape(path: str) -> str:
     return re.sub(r"([*?{}\"])", r"\\\1", path.replace("%", "%%"))
 
 
-def _user(uid: int) -> str:
-    return "root" if uid == 0 else pwd.getpwuid(uid).pw_name
+def _user(uid: int, where: str) -> str:
+    try:
+        return "root" if uid == 0 else pwd.getpwuid(uid).pw_name
+    except KeyError:
+        raise PackageError(f"{where} belongs to user {uid}, whom this host does not know") from None
 
 
-def _group(gid: int) -> str:
-    return "root" if gid == 0 else grp.getgrgid(gid).gr_name
+def _group(gid: int, where: str) -> str:
+    try:
+        return "root" if gid == 0 else grp.getgrgid(gid).gr_name
+    except KeyError:
+        raise PackageError(
+            f"{where} belongs to group {gid}, which this host does not know"
+        ) from None
 
 
 def _changelog(tree: Path, control: Control) -> str:

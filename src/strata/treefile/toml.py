@@ -18,6 +18,8 @@ _HEADER = re.compile(r"^\s*\[\[?\s*(.+?)\s*\]\]?\s*(#.*)?$")
 _PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(?:\.|$)""")
 _KEY = re.compile(r"""^\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*=""")
 
+MAX_DEPTH = 32  # of brackets; only looked at where the parser gave up
+
 Path = tuple[str, ...]
 
 
@@ -31,11 +33,13 @@ class TomlDocument:
         except tomllib.TOMLDecodeError as error:
             match = _AT.search(str(error))
             line, column = (int(part) for part in match.groups()) if match else (1, 1)
-            what = _AT.sub("", str(error)).strip()
-            raise DefinitionError(
-                f"{file}:{line}:{column}: {what}",
-                context={"file": file, "line": line, "column": column},
-            ) from error
+            raise _syntax_error(file, line, column, _AT.sub("", str(error)).strip()) from error
+        except RecursionError as error:
+            place = _too_deep(text)
+            raise _syntax_error(file, *place, "arrays and tables are too deep here") from error
+        except ValueError as error:  # what tomllib leaves to int() and the calendar
+            place = _longest_number(text)
+            raise _syntax_error(file, *place, "this number has too many digits") from error
 
     def line_of(self, path: Path) -> int:
         """The line of a key or of the table that holds it; the nearest enclosing one is found."""
@@ -108,4 +112,32 @@ class TomlDocument:
 
 
 def _parts(text: str) -> Path:
-    return tuple(next(part for part in match if part) for match in _PART.findall(text))
+    return tuple(next((part for part in match if part), "") for match in _PART.findall(text))
+
+
+def _syntax_error(file: str, line: int, column: int, what: str) -> DefinitionError:
+    return DefinitionError(
+        f"{file}:{line}:{column}: {what}",
+        context={"file": file, "line": line, "column": column},
+    )
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Line and column of a position, counted from 1."""
+    line_start = text.rfind("\n", 0, position) + 1
+    return text.count("\n", 0, position) + 1, position - line_start + 1
+
+
+def _too_deep(text: str) -> tuple[int, int]:
+    """Where brackets nest deeper than MAX_DEPTH; those in texts and comments count too."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character in "[{") - (character in "]}")
+        if depth > MAX_DEPTH:
+            return _place(text, position)
+    return 1, 1
+
+
+def _longest_number(text: str) -> tuple[int, int]:
+    longest = max(re.finditer(r"\d[\d_]*", text), key=lambda match: len(match[0]), default=None)
+    return _place(text, longest.start() if longest else 0)

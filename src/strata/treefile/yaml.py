@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from strata.core.errors import DefinitionError
@@ -19,6 +20,7 @@ from strata.core.errors import DefinitionError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000
+MAX_DIGITS = 20  # of a 64-bit number
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -58,7 +60,9 @@ def parse_yaml(text: str, file: str) -> Value:
             f"{file}:{line}:{column}: {error.problem or 'this is not YAML'}",
             context={"file": file, "line": line, "column": column},
         ) from error
-    except (YAMLError, RecursionError, ValueError) as error:
+    except RecursionError as error:
+        raise _too_deep(text, file) from error
+    except (YAMLError, ValueError) as error:
         raise DefinitionError(f"{file} is not YAML: {error}", context={"file": file}) from error
     if node is None:
         return Value(None, Place(file, 1, 1))
@@ -74,30 +78,52 @@ class _Builder:
         place = Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
         self.count += 1
         if depth > MAX_DEPTH or self.count > MAX_NODES:
-            raise DefinitionError(f"{place}: the document is too deep or too large")
+            raise _error(place, "the document is too deep or too large")
         if isinstance(node, ScalarNode):
-            return Value(_scalar(node), place)
+            return Value(_scalar(node, place), place)
         if isinstance(node, SequenceNode):
             return Value([self.value(item, depth + 1) for item in node.value], place)
         if isinstance(node, MappingNode):
             return Value(self._mapping(node, depth), place)
-        raise DefinitionError(f"{place}: this is not a value a treefile can hold")
+        raise _error(place, "this is not a value a treefile can hold")
 
     def _mapping(self, node: MappingNode, depth: int) -> dict[str, Value]:
         mapping: dict[str, Value] = {}
         for key, item in node.value:
             place = Place(self.file, key.start_mark.line + 1, key.start_mark.column + 1)
             if not isinstance(key, ScalarNode):
-                raise DefinitionError(f"{place}: a key must be text")
+                raise _error(place, "a key must be text")
             if key.value in mapping:
-                raise DefinitionError(f"{place}: the key {key.value} stands twice")
+                raise _error(place, f"the key {key.value} stands twice")
             value = self.value(item, depth + 1)
             # The place of a member is where its key stands: that is the line a person looks for.
             mapping[key.value] = Value(value.data, place)
         return mapping
 
 
-def _scalar(node: ScalarNode) -> object:
+def _error(place: Place, problem: str) -> DefinitionError:
+    return DefinitionError(
+        f"{place}: {problem}",
+        context={"file": place.file, "line": place.line, "column": place.column},
+    )
+
+
+def _too_deep(text: str, file: str) -> DefinitionError:
+    """Where a document that the composer cannot hold goes too deep: events come without a stack."""
+    depth = 0
+    for event in YAML(pure=True).parse(text):
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            mark = event.start_mark
+            place = Place(file, mark.line + 1, mark.column + 1)
+            return _error(place, "the document is too deep or too large")
+    return DefinitionError(f"{file} is not YAML", context={"file": file})
+
+
+def _scalar(node: ScalarNode, place: Place) -> object:
     text: str = node.value
     if node.style is not None or (node.tag is not None and str(node.tag) == _STR_TAG):
         return text
@@ -108,5 +134,7 @@ def _scalar(node: ScalarNode) -> object:
     if text in ("false", "False", "FALSE"):
         return False
     if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise _error(place, f"this number has {len(text)} digits")
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
