@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from strata.rpm.inventory import package_of, read_database, read_inventory
 from strata.rpm.lock import Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig, parse_repo_file, read_state
+from strata.rpm.solve import solve
 
 pytestmark = pytest.mark.unit
 
@@ -82,8 +85,17 @@ LOCK = Lock(
 )
 
 
-def test_locks_read_and_write_the_same_and_explain() -> None:
-    assert Lock.parse(LOCK.to_bytes()) == LOCK
+def test_a_lock_is_written_whole_and_explains() -> None:
+    document = json.loads(LOCK.to_bytes())
+    assert document["version"] == 1
+    assert document["packages"][1] == {
+        "nevra": "b-1-1.noarch",
+        "repo": "base",
+        "location": "b.rpm",
+        "sha256": "33" * 32,
+        "size": 10,
+        "required-by": "a-1-1.noarch",
+    }
     assert LOCK.explain(NEVRA.parse("a-1-1.noarch")) == "it is named at m.yaml:3"
     expected = "b is required by a-1-1.noarch, a is named at m.yaml:3"
     assert LOCK.explain(NEVRA.parse("b-1-1.noarch")) == expected
@@ -91,19 +103,25 @@ def test_locks_read_and_write_the_same_and_explain() -> None:
 
 
 def test_a_locks_identity_is_what_it_installs_not_who_asked() -> None:
-    moved = LOCK.to_bytes().replace(b"m.yaml:3", b"m.yaml:4")
-    assert Lock.parse(moved).identity() == LOCK.identity()
-    other = LOCK.to_bytes().replace(b"22" * 32, b"44" * 32)
-    assert Lock.parse(other).identity() != LOCK.identity()
+    first, second = LOCK.packages
+    moved = replace(LOCK, packages=(replace(first, source="m.yaml:4"), second))
+    assert moved.identity() == LOCK.identity()
+    other = replace(LOCK, packages=(replace(first, sha256="44" * 32), second))
+    assert other.identity() != LOCK.identity()
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [(b"a.rpm", b"../a.rpm"), (b"a.rpm", b"/a.rpm"), (b"22" * 32, b"22"), (b'"arch"', b'"ach"')],
+    ("nevra", "location"),
+    [("a-1-1.noarch", "../a.rpm"), ("a-1-1.noarch", "/a.rpm"), ("../a-1-1.noarch", "a.rpm")],
 )
-def test_a_lock_that_is_none_is_refused(old: bytes, new: bytes) -> None:
-    with pytest.raises(DefinitionError, match="is not a lock"):
-        Lock.parse(LOCK.to_bytes().replace(old, new, 1))
+def test_a_repository_whose_packages_are_outside_of_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nevra: str, location: str
+) -> None:
+    row = {"nevra": nevra, "repo": "base", "location": location, "size": 1}
+    row["checksum"] = ["sha256", "22" * 32]
+    monkeypatch.setattr("strata.rpm.dnf.call", lambda task: {"packages": [row]})
+    with pytest.raises(RepositoryError, match="no package is called or stored like that"):
+        solve((), (), (), arch="x86_64", metadata_cache=tmp_path)
 
 
 def test_a_real_header_is_read() -> None:

@@ -90,6 +90,12 @@ def load_definition(
                 context={"file": wanted.source, "key": "repos"},
             )
     repos = tuple(known[wanted.text] for wanted in flattened.repos)
+    for repo in repos:
+        if repo.gpgcheck:
+            reporter.warn(
+                f"repository {repo.id} has gpgcheck=1 in {repo.source}, but signatures are not "
+                "checked yet: a package is only held against the sha256 in the repository's index"
+            )
     overlays = tuple((item.text, _overlay(project, item, treefile)) for item in flattened.overlays)
     return Definition(flattened, repos, overlays)
 

@@ -48,7 +48,13 @@ class PackageCache:
         # The name keeps the NEVRA: dnf reads it in messages, and so do people.
         folder = self.path / package.sha256[:2] / package.sha256
         target = folder / f"{package.nevra}.rpm"
-        if target.exists() and target.stat().st_size == package.size_bytes:
+        # Hashed each time: a disk or a hand may have changed the file since, and a rebuild's few
+        # hundred megabytes take less than a second on the threads.
+        if (
+            target.is_file()
+            and target.stat().st_size == package.size_bytes
+            and sha256_file(target) == package.sha256
+        ):
             return target
         if not baseurl:
             raise RepositoryError(

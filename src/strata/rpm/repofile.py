@@ -21,7 +21,10 @@ _REVISION = "{http://linux.duke.edu/metadata/repo}revision"
 
 @dataclass(frozen=True)
 class RepoConfig:
-    """A repository: its id, where it is, and its order among others (a lower priority wins)."""
+    """A repository: its id, where it is, and its order among others (a lower priority wins).
+
+    gpgcheck: whether its file asks for signatures, of packages or of the index, to be checked.
+    """
 
     id: str
     name: str
@@ -62,7 +65,9 @@ def parse_repo_file(
                 context={"file": file, "key": section},
             )
         try:
-            priority, gpgcheck = values.getint("priority", 99), values.getboolean("gpgcheck", True)
+            priority = values.getint("priority", 99)
+            gpgcheck = values.getboolean("gpgcheck", True)
+            gpgcheck = values.getboolean("repo_gpgcheck", False) or gpgcheck
         except ValueError as error:
             raise DefinitionError(
                 f"{file}: repository {section}: {error}", context={"file": file, "key": section}

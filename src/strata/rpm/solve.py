@@ -69,11 +69,17 @@ def solve(
                 f"repository {row['repo']} names packages by {kind}, not sha256",
                 hint="index it with createrepo_c --checksum sha256",
             )
+        location = row["location"]
+        if location.startswith("/") or ".." in location.split("/") or "/" in row["nevra"]:
+            raise RepositoryError(
+                f"repository {row['repo']} says that {row['nevra']} is at {location}: no package "
+                "is called or stored like that"
+            )
         packages.append(
             LockedPackage(
                 NEVRA.parse(row["nevra"]),
                 row["repo"],
-                row["location"],
+                location,
                 digest,
                 int(row["size"]),
                 row.get("source", ""),
