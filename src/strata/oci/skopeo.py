@@ -54,7 +54,7 @@ class Proxy:
         theirs.close()
         ours.settimeout(TIMEOUT_S)
         try:
-            self.protocol = str(self._call("Initialize")[0])
+            self._call("Initialize")
             self._image = int(self._call("OpenImage", reference)[0])
         except BaseException:
             self.close()
@@ -232,10 +232,26 @@ def _drain(fd: int, chunks: list[bytes]) -> None:
         os.close(fd)
 
 
+# What is no word of skopeo's own: addresses, digests and references, host:port. Names may hold
+# anything, "404" and "denied" included.
+_NAMES = re.compile(
+    r"""
+    (?:https?|docker)://[^\s"\\]+
+    | \bsha256:[0-9a-f]+ | \b[0-9a-f]{12,}\b
+    | (?:reading\ manifest|inspecting\ image|name=)\s*\S+
+    | (?<!\S)"?(?!i/o\b|username/password)[^\s"]+/[^\s"]+
+    | \S+:[0-9]+(?=[\s:;,"]|$)
+    """,
+    re.VERBOSE,
+)
 _FAILURES = (
-    (r"manifest unknown|name unknown|not found|404", "there is no such image", "check its name"),
     (
-        r"unauthorized|authentication required|denied|401|403",
+        r"manifest unknown|name unknown|\bnot found\b|\b404\b",
+        "there is no such image",
+        "check its name",
+    ),
+    (
+        r"unauthorized|authentication required|\bdenied\b|\b40[13]\b",
         "the registry refuses access",
         "log in with skopeo login, or give an auth file",
     ),
@@ -245,7 +261,8 @@ _FAILURES = (
         "look at it with skopeo inspect --raw",
     ),
     (
-        r"connection refused|no such host|no route|i/o timeout|TLS|network is unreachable",
+        r"connection refused|no such host|no route|i/o timeout|network is unreachable"
+        r"|\bTLS\b|x509|gave HTTP response to HTTPS client",
         "the registry cannot be reached",
         "check that it runs, the network, and registries.conf",
     ),
@@ -266,8 +283,9 @@ def transport_error(reference: str, output: str) -> StrataError:
             hint="the registry's storage is damaged, or something in between changes data",
             context={"output": text},
         )
+    words = _NAMES.sub(" ", text)
     for pattern, what, hint in _FAILURES:
-        if re.search(pattern, text, re.IGNORECASE):
+        if re.search(pattern, words, re.IGNORECASE):
             return TransportError(f"{reference}: {what}", hint=hint, context={"output": text})
     return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
 
