@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from strata.container.packing import ALWAYS, Component, pack
 from strata.core.errors import DefinitionError, ImageError
 from strata.node.etcmerge import FILE, FOLDER, INSTALL, Entry, Plan, plan
 from strata.oci.compression import GzipReader
-from strata.oci.model import ImageConfig, Index, Manifest
+from strata.oci.digest import Digest
+from strata.oci.model import INDEX, MANIFEST, ImageConfig, Index, Manifest
 from strata.oci.tar import FILE as TAR_FILE
 from strata.oci.tar import TarEntry, TarReader, TarWriter
 from strata.rpm.header import Header, HeaderError
@@ -215,12 +217,85 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_hostile_documents_raise_nothing_but_image_errors(value: object) -> None:
-    import json
-
     data = json.dumps(value).encode()
     for kind in (Manifest, Index, ImageConfig):
         with contextlib.suppress(ImageError):
             kind.parse(data)
+
+
+def strange(**known: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+    """An object with these keys, each there or not, and any others."""
+    others = st.dictionaries(
+        st.text(max_size=6).filter(lambda key: key not in known and key not in CLAIMED),
+        json_values,
+        max_size=3,
+    )
+    some = st.fixed_dictionaries({}, optional=known)
+    return st.tuples(others, some).map(lambda pair: {**pair[0], **pair[1]})
+
+
+CLAIMED = {"architecture", "os", "created", "created_by", "config", "rootfs", "history"}
+CLAIMED |= {"mediaType", "digest", "size", "annotations", "platform", "schemaVersion"}
+CLAIMED |= {"layers", "manifests"}
+texts = st.text(min_size=1, max_size=8)
+digests = st.binary(max_size=4).map(lambda data: str(Digest.of(data)))
+histories = strange(
+    created=texts, created_by=texts, empty_layer=st.booleans(), author=texts, comment=texts
+)
+configs = st.tuples(
+    strange(variant=texts, author=texts, **{"os.version": texts, "os.features": st.lists(texts)}),
+    st.fixed_dictionaries(
+        {
+            "architecture": texts,
+            "os": texts,
+            "config": strange(
+                Labels=st.dictionaries(texts, texts, max_size=2), Cmd=st.lists(texts)
+            ),
+            "rootfs": st.lists(digests, max_size=3).map(
+                lambda ids: {"type": "layers", "diff_ids": ids}
+            ),
+            "history": st.lists(histories, max_size=3),
+        },
+        optional={"created": texts},
+    ),
+).map(lambda pair: {**pair[0], **pair[1]})
+platforms = st.tuples(
+    strange(variant=texts), st.fixed_dictionaries({"os": texts, "architecture": texts})
+).map(lambda pair: {**pair[0], **pair[1]})
+descriptors = st.tuples(
+    strange(urls=st.lists(texts), artifactType=texts, data=texts),
+    st.fixed_dictionaries(
+        {"mediaType": texts, "digest": digests, "size": st.integers(0, 1 << 40)},
+        optional={
+            "annotations": st.dictionaries(texts, texts, min_size=1, max_size=2),
+            "platform": platforms,
+        },
+    ),
+).map(lambda pair: {**pair[0], **pair[1]})
+indexes = st.tuples(
+    strange(artifactType=texts, subject=descriptors),
+    st.fixed_dictionaries({"manifests": st.lists(descriptors, max_size=3)}),
+).map(lambda pair: {**pair[0], **pair[1], "schemaVersion": 2, "mediaType": INDEX})
+manifests = st.tuples(
+    strange(artifactType=texts, subject=descriptors),
+    st.fixed_dictionaries({"config": descriptors, "layers": st.lists(descriptors, max_size=3)}),
+).map(lambda pair: {**pair[0], **pair[1], "schemaVersion": 2, "mediaType": MANIFEST})
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just(ImageConfig), configs),
+        st.tuples(st.just(Manifest), manifests),
+        st.tuples(st.just(Index), indexes),
+    )
+)
+def test_documents_of_others_come_back_with_every_key(
+    item: tuple[type[ImageConfig | Manifest | Index], dict[str, object]],
+) -> None:
+    kind, document = item
+    parsed = kind.parse(json.dumps(document).encode())
+    assert json.loads(parsed.to_bytes()) == document
+    assert kind.parse(parsed.to_bytes()) == parsed
 
 
 @given(st.binary(max_size=600))

@@ -17,7 +17,9 @@ def publish(layout: Layout, tag: str, manifest: Descriptor, arch: str) -> dict[s
     known = layout.tags().get(tag)
     if known is not None and layout.has(known.digest):
         others = tuple(
-            item for item in Index.parse(layout.read(known)).manifests if item.platform != platform
+            item
+            for item in Index.parse(layout.read(known)).manifests
+            if item.platform is None or item.platform.architecture != platform.architecture
         )
     both = sorted((*others, entry), key=lambda item: str(item.platform))
     index = layout.add(Index(tuple(both)).to_bytes(), INDEX)

@@ -2,7 +2,8 @@
 
 Reading is strict and bounded: a document that is too large, too deep or of the wrong shape is an
 ImageError that names the place. Writing is canonical (sorted keys), so equal values give equal
-digests. Docker's schema 2 documents are read as their OCI equivalents.
+digests. Docker's schema 2 documents are read as their OCI equivalents. Keys that nothing here acts
+on are kept in `rest`, as they are, and written again: a foreign image loses nothing on its way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LAYERS = 1024
 MAX_SIZE_BYTES = 1 << 53
 
+Rest = Mapping[str, Any]
+
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
 
@@ -46,10 +49,11 @@ class Platform:
 
     os: str
     architecture: str
+    rest: Rest = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As JSON-ready values."""
-        return {"os": self.os, "architecture": self.architecture}
+        return {**self.rest, "os": self.os, "architecture": self.architecture}
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,12 @@ class Descriptor:
     size_bytes: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+    rest: Rest = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """As JSON-ready values."""
         document: dict[str, object] = {
+            **self.rest,
             "mediaType": self.media_type,
             "digest": str(self.digest),
             "size": self.size_bytes,
@@ -83,10 +89,12 @@ class Manifest:
     config: Descriptor
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
+    rest: Rest = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         document: dict[str, object] = {
+            **self.rest,
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self.config.to_json(),
@@ -104,7 +112,8 @@ class Manifest:
         if len(layers) > MAX_LAYERS:
             raise ImageError(f"the manifest has {len(layers)} layers; more than {MAX_LAYERS}")
         config = _descriptor(document.object("config"))
-        return Manifest(config, layers, document.texts("annotations"))
+        rest = document.without("schemaVersion", "mediaType", "config", "layers", "annotations")
+        return Manifest(config, layers, document.texts("annotations"), rest)
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,12 @@ class Index:
 
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
+    rest: Rest = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         document: dict[str, object] = {
+            **self.rest,
             "schemaVersion": 2,
             "mediaType": INDEX,
             "manifests": [manifest.to_json() for manifest in self.manifests],
@@ -130,19 +141,21 @@ class Index:
         """Read an index. Raises ImageError."""
         document = _Object.load(data, "the index")
         manifests = tuple(_descriptor(item) for item in document.objects("manifests"))
-        return Index(manifests, document.texts("annotations"))
+        rest = document.without("schemaVersion", "mediaType", "manifests", "annotations")
+        return Index(manifests, document.texts("annotations"), rest)
 
 
 @dataclass(frozen=True)
 class History:
-    """How a layer came to be."""
+    """How a layer came to be. rest: empty_layer, author, comment."""
 
     created: str
     created_by: str
+    rest: Rest = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As JSON-ready values."""
-        return {"created": self.created, "created_by": self.created_by}
+        return {**self.rest, **_present(created=self.created, created_by=self.created_by)}
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,7 @@ class ImageConfig:
     """An image configuration. config: the inner object (Labels, Cmd…), kept as it is.
 
     created: RFC 3339, or empty. diff_ids: digests of the uncompressed layers, first the lowest.
+    rest: variant, os.version, author and whatever else a tool wrote there.
     """
 
     architecture: str
@@ -158,6 +172,7 @@ class ImageConfig:
     config: Mapping[str, Any]
     diff_ids: tuple[Digest, ...]
     history: tuple[History, ...] = ()
+    rest: Rest = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -168,14 +183,14 @@ class ImageConfig:
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         document: dict[str, object] = {
+            **self.rest,
             "architecture": self.architecture,
             "os": self.os,
             "config": dict(self.config),
             "rootfs": {"type": "layers", "diff_ids": [str(item) for item in self.diff_ids]},
             "history": [item.to_json() for item in self.history],
+            **_present(created=self.created),
         }
-        if self.created:
-            document["created"] = self.created
         return canonical_json(document)
 
     @staticmethod
@@ -192,7 +207,8 @@ class ImageConfig:
             raise ImageError("the image configuration's Labels are not an object")
         history = []
         for item in document.objects("history") if document.value.get("history") else ():
-            history.append(History(item.text("created"), item.text("created_by")))
+            more = item.without("created", "created_by")
+            history.append(History(item.text("created"), item.text("created_by"), more))
         return ImageConfig(
             document.text("architecture"),
             document.text("os"),
@@ -200,7 +216,13 @@ class ImageConfig:
             inner or {},
             tuple(Digest.parse(str(item)) for item in diff_ids),
             tuple(history),
+            document.without("architecture", "os", "created", "config", "rootfs", "history"),
         )
+
+
+def _present(**texts: str) -> dict[str, str]:
+    """The texts that are not empty: an absent key stays absent."""
+    return {key: text for key, text in texts.items() if text}
 
 
 class _Object:
@@ -243,6 +265,10 @@ class _Object:
             raise ImageError(f"{self.at}: {key} is not a mapping of texts")
         return value
 
+    def without(self, *keys: str) -> dict[str, Any]:
+        """What else the object holds."""
+        return {key: value for key, value in self.value.items() if key not in keys}
+
     def object(self, key: str) -> _Object:
         return _Object(self.value.get(key), f"{self.at}: {key}")
 
@@ -258,11 +284,13 @@ def _descriptor(item: _Object) -> Descriptor:
     platform = None
     if item.value.get("platform") is not None:
         inner = item.object("platform")
-        platform = Platform(inner.text("os"), inner.text("architecture"))
+        rest = inner.without("os", "architecture")
+        platform = Platform(inner.text("os"), inner.text("architecture"), rest)
     return Descriptor(
         item.text("mediaType"),
         Digest.parse(item.text("digest")),
         size,
         item.texts("annotations"),
         platform,
+        item.without("mediaType", "digest", "size", "annotations", "platform"),
     )
