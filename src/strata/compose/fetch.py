@@ -7,6 +7,7 @@ from pathlib import Path
 
 from strata.compose.workspace import Workspace
 from strata.core.events import Reporter
+from strata.oci.layout import Layout
 from strata.oci.reference import ImageReference
 from strata.oci.skopeo import copy
 from strata.oci.source import choose_manifest, open_source
@@ -32,7 +33,12 @@ def fetch_to_store(
         tag = f"fetched/{hashlib.sha256(str(reference.at(digest)).encode()).hexdigest()[:16]}"
         if tag not in layout.tags():
             pinned = reference if reference.transport == "oci" else reference.at(digest)
-            copy(str(pinned), f"oci:{store}:{tag}")
+            with workspace.scratch("fetch") as scratch:
+                # Blobs go to the store's own folder, where those it has are not fetched again;
+                # the tag is set by us: skopeo would write index.json without our lock.
+                shared = ("--dest-shared-blob-dir", str(store / "blobs"))
+                copy(str(pinned), f"oci:{scratch}:image", *shared)
+                layout.tag(tag, Layout.open(scratch).resolve("image"))
         found = choose_manifest(layout, layout.resolve(tag), arch)
         step.detail(str(found.digest))
     return ImageReference("oci", str(store), "", found.digest)

@@ -1,0 +1,104 @@
+"""Bringing images into the store: beside others who publish, and nothing twice."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import threading
+from pathlib import Path
+
+import pytest
+
+from strata.compose.fetch import fetch_to_store
+from strata.compose.workspace import Workspace
+from strata.core.events import silent
+from strata.core.process import run
+from strata.oci.digest import Digest
+from strata.oci.layout import Layout
+from strata.oci.model import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, ImageConfig, Manifest
+from strata.oci.reference import ImageReference
+from strata.oci.tar import TarWriter
+
+pytestmark = pytest.mark.tools
+
+LAYERS = 40  # skopeo is at work long enough for others to publish meanwhile
+
+
+def write_layer(layout: Layout, number: int) -> tuple[Descriptor, Digest]:
+    """A layer with nothing but its number to tell it from others."""
+    tar = io.BytesIO()
+    TarWriter(tar).finish()
+    data = tar.getvalue() + bytes(512 * number)
+    return layout.add(gzip.compress(data, mtime=0), LAYER_GZIP), Digest.of(data)
+
+
+def write_image(layout: Layout, tag: str, first: int) -> Manifest:
+    """A real image with LAYERS layers."""
+    layers = [write_layer(layout, number) for number in range(first, first + LAYERS)]
+    config = ImageConfig("amd64", "linux", "", {}, tuple(diff_id for _, diff_id in layers))
+    described = layout.add(config.to_bytes(), CONFIG)
+    manifest = Manifest(described, tuple(layer for layer, _ in layers))
+    layout.tag(tag, layout.add(manifest.to_bytes(), MANIFEST))
+    return manifest
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.create(tmp_path / "store")
+
+
+def fetch(workspace: Workspace, source: Layout, tag: str) -> ImageReference:
+    reference = ImageReference("oci", str(source.path), tag)
+    return fetch_to_store(workspace, reference, arch="x86_64", reporter=silent())
+
+
+def test_a_tag_published_meanwhile_survives(workspace: Workspace, tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    for number in range(4):
+        write_image(source, f"i{number}", number * LAYERS)
+    blob = workspace.layout.add(b"{}", MANIFEST)
+    published: list[str] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            tag = f"published-{len(published)}"
+            workspace.layout.tag(tag, blob)
+            published.append(tag)
+            stop.wait(0.005)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        fetched = [fetch(workspace, source, f"i{number}") for number in range(4)]
+    finally:
+        stop.set()
+        thread.join()
+    tags = workspace.layout.tags()
+    assert len(published) > 4
+    assert set(published) <= set(tags)
+    assert len([tag for tag in tags if tag.startswith("fetched/")]) == len(fetched)
+
+
+def test_what_the_store_has_is_not_fetched_again(workspace: Workspace, tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    manifest = write_image(source, "one", 0)
+    missing = manifest.layers[7]
+    for layer in manifest.layers:
+        if layer != missing:
+            # Only the store can give it.
+            source.blob_path(layer.digest).rename(workspace.layout.blob_path(layer.digest))
+    found = fetch(workspace, source, "one")
+    assert workspace.layout.has(missing.digest)
+    run(["skopeo", "inspect", f"oci:{workspace.store}:{next(iter(workspace.layout.tags()))}"])
+    assert found.digest == source.resolve("one").digest
+    assert list(workspace.work.iterdir()) == []
+
+
+def test_an_image_that_is_there_is_not_copied_again(workspace: Workspace, tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    manifest = write_image(source, "one", 0)
+    first = fetch(workspace, source, "one")
+    for layer in manifest.layers:
+        source.blob_path(layer.digest).unlink()
+    assert fetch(workspace, source, "one") == first
