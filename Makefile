@@ -38,7 +38,7 @@ lock: ## pin the Python dependencies anew (needs uv)
 	    --no-annotate --custom-compile-command "make lock" -q --upgrade -o requirements.lock
 
 clean: ## remove everything made by demo and builds
-	@if [ -x .venv/bin/strata ]; then .venv/bin/strata clean --store "$(STORE)"; fi
+	@if [ -x .venv/bin/strata ] && [ -e "$(STORE)/oci-layout" ]; then .venv/bin/strata clean --store "$(STORE)"; fi
 	rm -rf build
 
 .PHONY: agent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import Context, add_command
+from strata.compose.workspace import Workspace
 from strata.core.files import remove_tree
 from strata.machine.nspawn import stop_detached
 
@@ -17,20 +18,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         clean,
         summary="end machines left running, and remove the store",
         description="End the machines that `strata run --keep` left running and remove the whole "
-        "store.\nThe download cache stays.",
+        "store.\nThe download cache stays. A folder that is not a store, or that a build is using,"
+        "\nis left alone.",
     )
 
 
 def clean(context: Context, arguments: argparse.Namespace) -> int:
     """Machines first: what they have mounted is in the store."""
-    machines = context.store / "machines"
-    for folder in sorted(machines.iterdir()) if machines.is_dir() else ():
-        if context.dry_run:
-            context.reporter.note(f"would end and remove machine {folder.name}")
-        elif stop_detached(folder):
-            context.reporter.note(f"ended machine {folder.name}")
-    if context.dry_run:
-        context.reporter.note(f"would remove {context.store}")
+    workspace = Workspace(context.store)
+    if not workspace.exists():
+        context.reporter.note(f"there is no store in {context.store}")
         return 0
-    remove_tree(context.store)
+    with workspace.locked():
+        machines = workspace.machines
+        for folder in sorted(machines.iterdir()) if machines.is_dir() else ():
+            if context.dry_run:
+                context.reporter.note(f"would end and remove machine {folder.name}")
+            elif stop_detached(folder):
+                context.reporter.note(f"ended machine {folder.name}")
+        if context.dry_run:
+            context.reporter.note(f"would remove {context.store}")
+        else:
+            remove_tree(context.store)
     return 0

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.core.errors import UsageError
 from strata.core.files import locked, mounts_under, remove_tree, scratch_dir
 from strata.core.process import os_error, run
 from strata.oci.layout import Layout
@@ -84,6 +85,20 @@ class Workspace:
             for mount in mounts_under(path):
                 run(["umount", mount])
             remove_tree(path)
+
+    def exists(self) -> bool:
+        """Whether there is a store; an empty or missing folder is none yet.
+
+        Raises UsageError when the folder holds something else: it is not ours to remove.
+        """
+        if (self.store / "oci-layout").is_file():
+            return True
+        if not self.store.exists() or (self.store.is_dir() and not any(self.store.iterdir())):
+            return False
+        raise UsageError(
+            f"{self.store} is not a store: it has no oci-layout",
+            hint="say where the store is with --store DIR",
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
