@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 from strata import __version__
 from strata.core.errors import InterruptedByUserError, StrataError
@@ -18,11 +20,10 @@ from strata.node.finish import finish
 from strata.node.host import State
 from strata.node.overlay import overlay
 from strata.node.pull import pull
-from strata.node.units import write_units
+from strata.node.units import MARKER, write_units
 from strata.oci.reference import ImageReference
 
 AGENT = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
-MARKER = "openshift-clients"
 
 DESCRIPTION = """\
 Put the node image on a running machine without a reboot: pull it into the
@@ -93,16 +94,23 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors are printed, never raised."""
     arguments = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
     sink = json_lines(sys.stderr) if arguments.log == "json" else plain(sys.stderr)
     try:
         arguments.call(arguments, Reporter(sink))
     except StrataError as error:
         return _report(error)
     except KeyboardInterrupt:
-        return _report(InterruptedByUserError("interrupted; run it again to go on"))
+        return _report(
+            InterruptedByUserError("interrupted; nothing is left half-done, run it again")
+        )
     except OSError as error:
         return _report(os_error(error, "working on this machine"))
     return 0
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _report(error: StrataError) -> int:

@@ -7,11 +7,13 @@ is up; undoing restores content, type, mode, owner and attributes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from strata.core.errors import StrataError
@@ -69,14 +71,16 @@ def read_entry(path: str) -> Entry:
     return Entry(SPECIAL)
 
 
-def carry_out(plan: Plan, theirs: str, etc: str, backup: Path) -> None:
+def carry_out(plan: Plan, theirs: str, etc: str, backup: Path, *, also: Sequence[str] = ()) -> None:
     """Change /etc as planned; what is replaced is kept in `backup` first.
 
+    also: files that others will change next, and that undoing must restore as well.
     Raises StrataError; after it, `undo` restores what was.
     """
     shutil.rmtree(backup, ignore_errors=True)
     backup.mkdir(parents=True, mode=0o700)
-    _save(plan, etc, backup)
+    planned = [action.path for action in plan.actions]
+    _save([*planned, *(path for path in also if path not in planned)], etc, backup)
     for action in plan.actions:
         target = f"{etc}/{action.path}"
         try:
@@ -86,37 +90,51 @@ def carry_out(plan: Plan, theirs: str, etc: str, backup: Path) -> None:
                 _remove(target)
         except OSError as error:
             raise StrataError(
-                f"/etc/{action.path} could not be changed: {error.strerror}",
-                hint="the merge is undone",
+                f"/etc/{action.path} could not be changed: {error.strerror}"
             ) from error
 
 
-def _save(plan: Plan, etc: str, backup: Path) -> None:
-    """Copy what the plan touches; the list of paths says what was not there."""
+def _save(paths: Sequence[str], etc: str, backup: Path) -> None:
+    """Copy what will be touched; the list, written last, says what was not there."""
     rows = []
-    for number, action in enumerate(plan.actions):
-        source = f"{etc}/{action.path}"
+    for number, path in enumerate(paths):
+        source = f"{etc}/{path}"
         there = os.path.lexists(source)
         if there:
             _copy_entry(source, str(backup / str(number)))
-        rows.append([action.path, there])
+        rows.append([path, there])
     atomic_write(backup / "paths.json", canonical_json(rows))
 
 
 def undo(etc: str, backup: Path) -> bool:
-    """Put back what `carry_out` replaced; returns whether there was anything to undo."""
+    """Put back what `carry_out` replaced; returns whether there was anything to undo.
+
+    May be interrupted and called again. A new folder stays when somebody else's files are in it.
+    """
     listing = backup / "paths.json"
     if not listing.exists():
         return False
     rows = list(enumerate(json.loads(listing.read_bytes())))
     for _, (path, there) in sorted(rows, key=lambda row: row[1][0], reverse=True):
-        if not there and os.path.lexists(f"{etc}/{path}"):
-            _remove(f"{etc}/{path}")
+        _remove(f"{etc}/{path}{_NEW}")  # a copy that was being made
+        if not there:
+            _remove_if_empty(f"{etc}/{path}")
     for number, (path, there) in sorted(rows, key=lambda row: row[1][0]):
-        if there:
-            _install(str(backup / str(number)), f"{etc}/{path}")
+        saved, target = str(backup / str(number)), f"{etc}/{path}"
+        if there and not (os.path.lexists(target) and read_entry(target) == read_entry(saved)):
+            _install(saved, target)
+    # The listing goes first: without it the copies are rubbish, with it all of them are needed.
+    listing.unlink()
     shutil.rmtree(backup)
     return True
+
+
+def _remove_if_empty(target: str) -> None:
+    try:
+        _remove(target)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _copy_entry(source: str, target: str) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from strata.core.errors import DefinitionError, StrataError
 from strata.core.files import atomic_write, pretty_json
 
+USR = "/usr"
+ETC = "/etc"
 STATE = Path("/run/strata-node/state.json")
 BACKUP = Path("/run/strata-node/etc-before")
 LOCK = Path("/run/strata-node/lock")

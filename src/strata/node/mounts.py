@@ -53,6 +53,21 @@ def unmount(target: str) -> None:
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmounting {target}")
 
 
+def join_machine() -> None:
+    """Work in PID 1's mounts, whatever unit or namespace this process was started in.
+
+    A unit with MountFlags=slave sees the machine's mounts but cannot change them.
+    """
+    there = "/proc/1/ns/mnt"
+    if os.path.samefile(there, "/proc/self/ns/mnt"):
+        return
+    namespace = os.open(there, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(namespace, CLONE_NEWNS), "joining the machine's mount namespace")
+    finally:
+        os.close(namespace)
+
+
 def private_namespace() -> None:
     """Mounts of this process are its own from here on; the machine's still reach it."""
     _check(_libc.unshare(CLONE_NEWNS), "leaving the mount namespace")

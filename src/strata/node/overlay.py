@@ -1,37 +1,35 @@
 """Overlay: merge /etc, lay the node image's /usr over the running one, make the system see it.
 
 Order: everything this process will need is imported first (afterwards the standard library on disk
-may be another Python's); then /etc, the mounts, users and folders, systemd. When a step fails, what
-was done is undone, and the error says so.
+may be another Python's); then /etc, the mounts, users and folders, systemd. When a step fails or is
+interrupted, `strata.node.undo` takes back what was done, and the error says so; when the process is
+killed, the next run does.
 
 /usr/lib/modules stays the booted one's: the running kernel needs its modules.
 """
 
 from __future__ import annotations
 
-import codecs
 import os
 import time
-import traceback
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
 from strata.core.files import locked, mount_points
-from strata.core.process import Completed, require_root, run
-from strata.node import etcapply, etcmerge, host, mounts
+from strata.core.process import Completed, os_error, require_root, run
+from strata.node import etcapply, etcmerge, host, mounts, undo
 from strata.node.host import State
 
-ETC = "/etc"
-BOOTED_ETC = "/usr/etc"
-MODULES = "usr/lib/modules"
-
-
-def preload() -> None:
-    """Have in memory what is used after /usr changes under our feet: modules and codecs."""
-    for name in ("utf-8", "ascii", "latin-1", "unicode_escape"):
-        codecs.lookup(name)
-    run(["true"])  # the whole way of starting a process, once
-    traceback.format_exc()
+MODULES = "lib/modules"
+# What systemd-sysusers writes in /etc; kept before, whatever the merge plans.
+ACCOUNTS = (
+    ".pwd.lock",
+    *(
+        name + suffix
+        for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+        for suffix in ("", "-")
+    ),
+)
 
 
 def overlay(reporter: Reporter) -> State:
@@ -41,6 +39,7 @@ def overlay(reporter: Reporter) -> State:
     """
     require_root("overlaying the node image")
     host.require_booted()
+    mounts.join_machine()
     with locked(host.LOCK, "the node agent", wait=False):
         state = State.load()
         if state.phase in (host.OVERLAID, host.FINISHED):
@@ -50,76 +49,74 @@ def overlay(reporter: Reporter) -> State:
             raise StrataError(
                 "there is no pulled node image to overlay", hint="run strata-node pull first"
             )
-        started = time.monotonic()
-        preload()
-        with reporter.step("merge /etc") as step:
-            plan = _merge_etc()
-            step.detail(f"{len(plan.actions)} changes, {len(plan.kept)} of this machine's kept")
-        for kept in plan.kept:
-            reporter.note(f"kept /etc/{kept.path}: {kept.reason}")
+        undo.preload()
+        undo.recover(reporter)
         try:
-            with reporter.step("mount the node image over /usr"):
-                _mount()
-            try:
-                _tell_the_system(reporter)
-            except BaseException:
-                mounts.unmount("/usr")
-                raise
+            done = _overlay(state, reporter)
         except BaseException as error:
-            etcapply.undo(ETC, host.BACKUP)
+            with undo.undisturbed():
+                undo.take_back()
+                if State.load() != state:
+                    state.save()
+            if isinstance(error, OSError):
+                raise _undone(os_error(error, "overlaying the node image")) from error
             if isinstance(error, StrataError):
-                error.hint = f"/usr and /etc are as they were; {error.hint or 'run it again'}"
+                _undone(error)
             raise
-        state = state.at(
-            host.OVERLAID,
-            overlay_seconds=round(time.monotonic() - started, 2),
-            overlay_peak_bytes=host.peak_memory_bytes(),
-            etc_changed=len(plan.actions),
-            etc_kept=tuple(kept.path for kept in plan.kept),
-            kernel_note=kernel_note(),
-        )
-        state.save()
-        if state.kernel_note:
-            reporter.warn(state.kernel_note)
-        return state
+        if done.kernel_note:
+            reporter.warn(done.kernel_note)
+        return done
+
+
+def _undone(error: StrataError) -> StrataError:
+    error.hint = f"/usr and /etc are as they were; {error.hint or 'run it again'}"
+    return error
+
+
+def _overlay(state: State, reporter: Reporter) -> State:
+    """Everything that `take_back` undoes, and the state that says it is done."""
+    started = time.monotonic()
+    with reporter.step("merge /etc") as step:
+        plan = _merge_etc()
+        step.detail(f"{len(plan.actions)} changes, {len(plan.kept)} of this machine's kept")
+    for kept in plan.kept:
+        reporter.note(f"kept /etc/{kept.path}: {kept.reason}")
+    with reporter.step("mount the node image over /usr"):
+        _mount()
+    _tell_the_system(reporter)
+    done = state.at(
+        host.OVERLAID,
+        overlay_seconds=round(time.monotonic() - started, 2),
+        overlay_peak_bytes=host.peak_memory_bytes(),
+        etc_changed=len(plan.actions),
+        etc_kept=tuple(kept.path for kept in plan.kept),
+        kernel_note=kernel_note(),
+    )
+    with undo.undisturbed():
+        done.save()
+    return done
 
 
 def _merge_etc() -> etcmerge.Plan:
-    etcapply.undo(ETC, host.BACKUP)  # an overlay that was interrupted
-    points = frozenset(point for point in mount_points(ETC) if point != ETC)
+    points = frozenset(point for point in mount_points(host.ETC) if point != host.ETC)
     theirs = str(host.CHECKOUT / "usr/etc")
-    plan = etcmerge.plan(
-        etcapply.read_tree(BOOTED_ETC),
-        etcapply.read_tree(ETC, points),
-        etcapply.read_tree(theirs),
-    )
-    try:
-        etcapply.carry_out(plan, theirs, ETC, host.BACKUP)
-    except StrataError:
-        etcapply.undo(ETC, host.BACKUP)
-        raise
+    mine = etcapply.read_tree(host.ETC, points)
+    plan = etcmerge.plan(etcapply.read_tree(f"{host.USR}/etc"), mine, etcapply.read_tree(theirs))
+    accounts = [path for path in ACCOUNTS if path not in mine or mine[path].kind == etcmerge.FILE]
+    etcapply.carry_out(plan, theirs, host.ETC, host.BACKUP, also=accounts)
     return plan
 
 
 def _mount() -> None:
     checkout = str(host.CHECKOUT)
-    target = f"{checkout}/{MODULES}"
-    for point in reversed(mount_points(checkout)):
-        mounts.unmount(point)  # an overlay that was interrupted
-    mounts.bind(f"/{MODULES}", target)
-    try:
-        mounts.make_read_only(target)
-        mounts.bind(f"{checkout}/usr", "/usr", recursive=True)
-        try:
-            # The flag of a recursive bind reaches only its top: each mount below gets its own.
-            for point in ("/usr", f"/{MODULES}"):
-                mounts.make_read_only(point)
-        except BaseException:
-            mounts.unmount("/usr")
-            raise
-    except BaseException:
-        mounts.unmount(target)
-        raise
+    modules = f"{host.USR}/{MODULES}"
+    target = f"{checkout}/usr/{MODULES}"
+    mounts.bind(modules, target)
+    mounts.make_read_only(target)
+    mounts.bind(f"{checkout}/usr", host.USR, recursive=True)
+    # The flag of a recursive bind reaches only its top: each mount below gets its own.
+    for point in (host.USR, modules):
+        mounts.make_read_only(point)
 
 
 def _tell_the_system(reporter: Reporter) -> None:
@@ -148,6 +145,7 @@ def kernel_note() -> str:
     """What to say when the running kernel is not one the booted image has modules for."""
     running = host.running_kernel()
     # In a container the kernel is the host's, and so are its modules.
-    if os.path.isdir(f"/{MODULES}/{running}") or os.path.exists("/run/systemd/container"):
+    modules = f"{host.USR}/{MODULES}"
+    if os.path.isdir(f"{modules}/{running}") or os.path.exists("/run/systemd/container"):
         return ""
-    return f"the running kernel {running} has no modules in /{MODULES}: it is not this image's"
+    return f"the running kernel {running} has no modules in {modules}: it is not this image's"

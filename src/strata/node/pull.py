@@ -1,8 +1,8 @@
 """Pull: bring the node image into the machine's repository and check it out beside it.
 
 The system repository is used (`/ostree/repo`): what the booted deployment has is not fetched, and
-the checkout costs no space, being hard links. Mounts made here are this process's own and are not
-needed later.
+the checkout costs no space, being hard links. What an overlay that was killed left is taken back
+first; other mounts made here are this process's own and are not needed later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from strata.core.errors import TransportError
 from strata.core.events import Reporter
 from strata.core.files import locked, remove_tree
 from strata.core.process import require_root
-from strata.node import host, mounts
+from strata.node import host, mounts, undo
 from strata.node.host import State
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
@@ -41,11 +41,14 @@ def pull(
     """
     require_root("pulling the node image")
     host.require_booted()
+    mounts.join_machine()
     with locked(host.LOCK, "the node agent", wait=False):
         state = State.load()
         if state.phase in (host.OVERLAID, host.FINISHED):
             reporter.note(f"the node image {state.manifest_digest} is on this machine already")
             return state
+        undo.preload()
+        undo.recover(reporter)
         mounts.private_namespace()
         if mounts.is_read_only(str(host.REPO)):
             mounts.make_writable(str(host.SYSROOT))

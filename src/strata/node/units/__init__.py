@@ -15,6 +15,8 @@ UNITS = (
     "node-image-finish.service",
     "node-image-overlay.target",
 )
+# The package whose absence calls for the overlay, where nobody names another.
+MARKER = "openshift-clients"
 GENERATOR = "node-image-overlay-generator"
 UNIT_FOLDER = "etc/systemd/system"
 GENERATOR_FOLDER = "etc/systemd/system-generators"
