@@ -7,12 +7,11 @@ agent, its configuration) into the deployment's `/etc` and `/var`, where Ignitio
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import MachineError
-from strata.core.files import remove_tree, set_immutable
+from strata.core.files import remove_tree
 from strata.core.process import run
 
 STATEROOT = "strata"
@@ -75,11 +74,3 @@ def put_tree(deployment: Deployment, source: Path) -> None:
                 (base / rest).symlink_to(os.readlink(path))
             else:
                 put_file(deployment, where, path.read_bytes(), path.stat().st_mode & 0o7777)
-
-
-def remove(sysroot: Path) -> None:
-    """Remove a sysroot with its (immutable) deployments."""
-    deployments = sysroot / "ostree/deploy" / STATEROOT / "deploy"
-    for root in deployments.glob("*.[0-9]") if deployments.is_dir() else ():
-        set_immutable(root, False)
-    shutil.rmtree(sysroot, ignore_errors=False) if sysroot.exists() else None
