@@ -9,6 +9,7 @@ from strata.compose.base import BaseJob, build_base, next_base_version, prepare_
 from strata.compose.context import BuildContext
 from strata.compose.graph import build_order
 from strata.compose.node import NodeJob, build_node, prepare_node
+from strata.container.stored import find_stored
 from strata.core.clock import rfc3339
 from strata.core.errors import DigestError, UsageError
 from strata.core.events import Reporter
@@ -18,6 +19,7 @@ from strata.core.record import BuildRecord, Input, InputChange, StepRecord, chan
 from strata.oci.digest import Digest
 from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
 from strata.treefile.target import Target
 
 BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
@@ -47,6 +49,7 @@ def build_targets(
     """Build targets and what they stand on.
 
     base: builds node targets on this image. verify: build again what is up to date and compare.
+    dry_run: images, commits, records and locks stay as they are; repositories' metadata is read.
     Raises any StrataError; what was built before stays, the failed target's parts do not.
     """
     require_root("building trees")
@@ -58,13 +61,51 @@ def build_targets(
     with context.workspace.locked():
         context.workspace.clear_scratch()
         for target in order:
-            below = [item for item in results if item.status == WOULD_BUILD]
-            if below:
-                # What it stands on is not there yet, so its own inputs cannot be known.
-                results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
-                continue
-            results.append(_build(context, target, base, verify, dry_run, reporter))
+            below = base
+            if dry_run:
+                missing, below = _look_below(context, target, base, results, reporter)
+                if missing:
+                    # Without what it stands on, its own inputs cannot be known.
+                    reporter.note(f"{target}: {missing}, and then it would be built")
+                    results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
+                    continue
+            results.append(_build(context, target, below, verify, dry_run, reporter))
     return results
+
+
+def _look_below(
+    context: BuildContext,
+    target: Target,
+    base: ImageReference | None,
+    earlier: Sequence[BuildResult],
+    reporter: Reporter,
+) -> tuple[str, ImageReference | None]:
+    """What would have to be made or fetched before a target's inputs could be compared, in words.
+
+    Empty when all is there; then also the base image by its digest in the store. Only reads: an
+    image in a registry is looked up, not fetched.
+    """
+    order = build_order(context.project, [target], base_given=base is not None)
+    for result in earlier:
+        if result.status == WOULD_BUILD and result.target in order:
+            return f"{result.target} would be built", base
+    if target.kind != "node":
+        return "", base
+    node, store = context.project.node(target), context.workspace.store
+    if base is None and node.base == "stream":
+        base = ImageReference("oci", str(store), f"coreos/{node.stream}")
+    elif base is None:
+        base = ImageReference.parse(node.base)
+    with (
+        reporter.step(f"look up the base {base}"),
+        open_source(base, architecture=context.arch) as source,
+    ):
+        pinned = ImageReference("oci", str(store), "", source.manifest_digest)
+    if not context.workspace.layout.has(source.manifest_digest):
+        return f"its base {base} would be fetched", base
+    if not (store / "repo").exists() or find_stored(context.workspace.repo(), pinned) is None:
+        return f"its base {base} would be imported", base
+    return "", pinned
 
 
 def _build(
