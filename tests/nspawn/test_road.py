@@ -196,6 +196,18 @@ def test_the_deployment_is_the_base_and_only_the_node_layers_were_fetched(road: 
     assert road.done.status["merge_commit"] == road.merge_commit
 
 
+def test_a_base_with_layers_of_its_own_is_booted_with_them(road: Road, built_store: Path) -> None:
+    workspace = Workspace.create(built_store)
+    layered = ImageReference("oci", str(built_store), "node/4.19@sample-12")
+    images = stored_images(workspace, None, layered, arch="x86_64", reporter=silent())
+    assert images.base_commit == road.merge_commit
+    images = stored_images(workspace, layered, layered, arch="x86_64", reporter=silent())
+    assert images.base_commit == road.merge_commit
+    # A node image alone says which base it stands on.
+    images = stored_images(workspace, layered, None, arch="x86_64", reporter=silent())
+    assert images.base_commit == road.repo.commit(road.merge_commit).parent
+
+
 def test_the_agent_needs_little_memory(road: Road) -> None:
     for key in ("pull_peak_bytes", "overlay_peak_bytes"):
         peak = road.done.status[key]

@@ -6,16 +6,21 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 
 from strata.cli.build import make_build_context
 from strata.cli.context import Context, add_command
 from strata.cli.progress import print_table, size
-from strata.compose.build import build_targets
-from strata.compose.context import BuildContext
-from strata.core.errors import UsageError
+from strata.compose.build import BuildResult, build_targets
+from strata.compose.workspace import Workspace
+from strata.core.errors import MachineError, UsageError
+from strata.machine.facts import complaints
 from strata.machine.nspawn import NspawnMachine, shell
 from strata.machine.session import Images, Overlaid, booted, overlay, stored_images
+from strata.node.units import MARKER
 from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
+from strata.treefile.project import FILE
 from strata.treefile.target import Target
 
 DESCRIPTION = """\
@@ -26,7 +31,10 @@ show what changed and power off).
   strata run node/4.19                 build what is out of date, boot, overlay
   strata run coreos/sample-12          boot the base alone
   strata run oci:DIR:TAG --base oci:DIR:TAG2
-                                       any node image on any base
+                                       any node image on any base, with no definitions
+
+It ends with an error when the machine was rebooted, a unit failed, or the
+marker package of strata.toml is still absent.
 """
 
 
@@ -50,58 +58,103 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
-    """Boot, overlay, show, and give a shell where there is a terminal."""
-    building = make_build_context(context)
-    images = _images(context, building, arguments.what, arguments.base)
-    if context.dry_run:
-        context.reporter.note(f"would boot {images.base_commit} and overlay {images.node}")
-        return 0
-    name = arguments.what.replace("/", "-").replace(":", "-").strip("-")[-48:]
-    marker = building.project.marker
+    """Have the images, boot, and say how it went."""
+    what, base = arguments.what, arguments.base
+    given = ImageReference.parse(base) if base else None
+    target, image = _parse(what, given)
+    # An image needs no definitions; where there are some, they say which package is the marker.
+    defined = target is not None or (context.definitions / FILE).exists()
+    building = make_build_context(context) if defined else None
+    workspace = building.workspace if building else Workspace.create(context.store)
+    if building and target:
+        results = build_targets(
+            building,
+            [target],
+            base=given,
+            verify=False,
+            dry_run=context.dry_run,
+            reporter=context.reporter,
+        )
+        image = ImageReference("oci", str(workspace.store), str(results[-1].target))
+        if context.dry_run:
+            return _say_what_would_be_run(context, results, image, given)
+    elif context.dry_run:
+        return _say_what_would_be_run(context, [], image, given)
+    node, below = (None, image) if target and target.kind == "coreos" else (image, given)
+    images = stored_images(workspace, node, below, arch=context.arch, reporter=context.reporter)
+    marker = building.project.marker if building else None
+    name = what.replace("/", "-").replace(":", "-").strip("-")[-48:]
+    wrong = _boot(context, workspace, images, name, marker=marker, keep=arguments.keep)
+    if wrong:
+        raise MachineError(f"the overlay went through, but {'; '.join(wrong)}")
+    return 0
+
+
+def _boot(
+    context: Context,
+    workspace: Workspace,
+    images: Images,
+    name: str,
+    *,
+    marker: str | None,
+    keep: bool,
+) -> tuple[str, ...]:
+    """Boot, overlay, show, give a shell; returns what is wrong with the overlay."""
+    reporter = context.reporter
+    wrong: tuple[str, ...] = ()
     with booted(
-        building.workspace,
-        images,
-        name,
-        marker=marker,
-        reporter=context.reporter,
-        keep=arguments.keep,
+        workspace, images, name, marker=marker or MARKER, reporter=reporter, keep=keep
     ) as machine:
         if images.node is not None:
-            done = overlay(machine, context.reporter)
+            done = overlay(machine, reporter)
             _show(context, images, done)
-        if arguments.keep:
+            wrong = complaints(done.before, done.after, marker)
+        if keep:
             _say_how_to_look(machine)
         elif sys.stdin.isatty() and not context.as_json:
+            if wrong:
+                reporter.warn("; ".join(wrong))  # known before one looks around
             context.pause()
             sys.stdout.write("A shell in the machine; leave it with exit, and the machine ends.\n")
             sys.stdout.flush()
             shell(machine)
-    return 0
+    return wrong
 
 
-def _images(context: Context, building: BuildContext, what: str, base: str | None) -> Images:
-    """Build a target, or bring an image to the store; then what to boot and overlay."""
-    given = ImageReference.parse(base) if base else None
-    store = str(building.workspace.store)
+def _parse(what: str, base: ImageReference | None) -> tuple[Target | None, ImageReference | None]:
+    """The target or the image that is to be run. Raises UsageError."""
     if ":" in what and not what.startswith(("node/", "coreos/")):
-        return stored_images(
-            building.workspace,
-            ImageReference.parse(what),
-            given,
-            arch=context.arch,
-            reporter=context.reporter,
-        )
-    target = building.project.canonical(Target.parse(what))
+        return None, ImageReference.parse(what)
+    target = Target.parse(what)
     if target.kind not in ("node", "coreos"):
         raise UsageError(f"{target} cannot be run", hint="node/ and coreos/ targets and images can")
-    build_targets(
-        building, [target], base=given, verify=False, dry_run=False, reporter=context.reporter
-    )
-    image = ImageReference("oci", store, str(target))
-    node, below = (image, given) if target.kind == "node" else (None, image)
-    return stored_images(
-        building.workspace, node, below, arch=context.arch, reporter=context.reporter
-    )
+    if target.kind == "coreos" and base is not None:
+        raise UsageError(
+            f"{target} is a base itself: --base goes with a node target or image",
+            hint="leave --base away",
+        )
+    return target, None
+
+
+def _say_what_would_be_run(
+    context: Context,
+    results: Sequence[BuildResult],
+    image: ImageReference | None,
+    base: ImageReference | None,
+) -> int:
+    """The end of a dry run: nothing was fetched, built or booted."""
+    note = context.reporter.note
+    for result in results:
+        note(f"{result.target}: {result.status}")
+    for reference in (base, None if results else image):
+        if reference is not None:
+            with open_source(reference, architecture=context.arch) as source:
+                note(f"{reference} is {source.manifest_digest}")
+    if results and results[-1].target.kind == "coreos":
+        note(f"would boot {image}")
+    else:
+        note(f"would boot {base or f'the base of {image}'} and overlay {image}")
+    return 0
 
 
 def _show(context: Context, images: Images, done: Overlaid) -> None:
@@ -150,8 +203,9 @@ def _show(context: Context, images: Images, done: Overlaid) -> None:
 
 def _say_how_to_look(machine: NspawnMachine) -> None:
     sys.stdout.write("The machine is left running.\n")
-    sys.stdout.write(f"  look around: {shlex.join(machine.enter_command())} /bin/bash -l\n")
+    for name, command in (
+        ("look around:", [*machine.enter_command(), "/bin/bash", "-l"]),
+        ("end it:     ", [*machine.enter_command(), "/usr/bin/systemctl", "poweroff"]),
+    ):
+        sys.stdout.write(f"  {name} {shlex.join(command)}\n")
     sys.stdout.write(f"  its console: {machine.console}\n")
-    sys.stdout.write(
-        "  end it:      power it off inside, or strata clean (which removes the store)\n"
-    )

@@ -59,3 +59,23 @@ def gather(machine: NspawnMachine) -> Facts:
         units,
         tuple(failed),
     )
+
+
+def complaints(before: Facts, after: Facts, marker: str | None) -> tuple[str, ...]:
+    """What an overlay must not have done, or has failed to do: a sentence each; empty when well.
+
+    marker: the package that the node image must bring; None when nobody says which.
+    """
+    found = []
+    if before.boot_id != after.boot_id:
+        found.append("the machine was rebooted")
+    failed = sorted(set(after.failed) - set(before.failed))
+    if failed:
+        found.append(f"{', '.join(failed)} failed")
+    if marker is not None and marker not in {_name(nevra) for nevra in after.packages}:
+        found.append(f"the package {marker} is still absent")
+    return tuple(found)
+
+
+def _name(nevra: str) -> str:
+    return nevra.rsplit("-", 2)[0]

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,7 @@ from strata.core.tools import find_tool
 from strata.machine.deploy import Deployment
 
 BOOT_TIMEOUT_S = 120.0
+RECORD = "machine.json"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,51 @@ class Bind:
     source: Path
     target: str
     read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Known:
+    """A started machine as its folder's record tells it: two processes, named by id and start.
+
+    leader: the machine's PID 1, as the host numbers it.
+    """
+
+    nspawn: int
+    nspawn_started: str
+    leader: int
+    leader_started: str
+
+    def save(self, folder: Path) -> None:
+        """Write the record."""
+        atomic_write(folder / RECORD, pretty_json(asdict(self)))
+
+    @staticmethod
+    def load(folder: Path) -> Known | None:
+        """Read a folder's record; None when there is none. Raises MachineError."""
+        path = folder / RECORD
+        try:
+            return Known(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise MachineError(
+                f"{path} is no record of a machine: {error}",
+                hint="end the machine if it still runs, and remove the file",
+            ) from error
+
+    def processes(self) -> dict[int, str]:
+        """Those of the two that still run, and not others under their numbers."""
+        both = {self.nspawn: self.nspawn_started, self.leader: self.leader_started}
+        return {pid: started for pid, started in both.items() if _start_time(pid) == started != ""}
+
+    def power_off_command(self) -> list[str]:
+        """The command that ends the machine."""
+        return [*enter_command(self.leader), "/usr/bin/systemctl", "poweroff"]
+
+
+def enter_command(leader: int) -> list[str]:
+    """The command that runs something in the machine whose PID 1 is given."""
+    return [find_tool("nsenter"), "--target", str(leader), "--all", "--"]
 
 
 class NspawnMachine:
@@ -107,17 +153,8 @@ class NspawnMachine:
         except BaseException:
             self.stop(gently=False)
             raise
-        atomic_write(
-            self.folder / "machine.json",
-            pretty_json(
-                {
-                    "nspawn": self._process.pid,
-                    "started": _start_time(self._process.pid),
-                    "leader": self._leader,
-                    "sysroot": str(self.deployment.sysroot),
-                }
-            ),
-        )
+        pid = self._process.pid
+        Known(pid, _start_time(pid), self._leader, _start_time(self._leader)).save(self.folder)
 
     def _wait_for_leader(self, deadline: float) -> int:
         process = self._running()
@@ -151,7 +188,7 @@ class NspawnMachine:
 
     def enter_command(self) -> list[str]:
         """The command that runs something inside: append the command itself."""
-        return [find_tool("nsenter"), "--target", str(self._leader), "--all", "--"]
+        return enter_command(self._leader)
 
     def run(self, *argv: str, check: bool = True, timeout_s: float = 60.0) -> Completed:
         """Run a command inside the machine, as root. Raises ToolFailedError when check is set."""
@@ -192,7 +229,7 @@ class NspawnMachine:
         if process.poll() is None:
             end_group(process, grace_s=2.0)
         _end(inside)
-        (self.folder / "machine.json").unlink(missing_ok=True)
+        (self.folder / RECORD).unlink(missing_ok=True)
 
 
 def power_off(process: subprocess.Popen[bytes], leader: int, grace_s: float = 10.0) -> None:
@@ -205,26 +242,33 @@ def power_off(process: subprocess.Popen[bytes], leader: int, grace_s: float = 10
             pass
 
 
-def stop_detached(folder: Path) -> bool:
-    """End a machine that `detach()` left running, by its recorded and re-checked process id.
+def running(folder: Path) -> Known | None:
+    """The machine that `detach()` left running in a folder, if it still runs.
 
-    Returns whether there was one.
+    The record of one that was powered off meanwhile is removed.
     """
-    path = folder / "machine.json"
-    if not path.exists():
+    known = Known.load(folder)
+    if known is None or known.processes():
+        return known
+    (folder / RECORD).unlink()
+    return None
+
+
+def stop_detached(folder: Path) -> bool:
+    """End a machine that `detach()` left running; returns whether there was one."""
+    known = running(folder)
+    if known is None:
         return False
-    known = json.loads(path.read_bytes())
-    pid, leader = int(known["nspawn"]), int(known["leader"])
-    running = _start_time(pid) == str(known["started"])
-    if running:
-        family = {**_family(pid), pid: str(known["started"])}
-        os.kill(leader, signal.SIGRTMIN + 4)
-        deadline = time.monotonic() + 10
-        while _start_time(pid) == known["started"] and time.monotonic() < deadline:
-            time.sleep(0.1)
-        _end(family)
-    path.unlink()
-    return running
+    processes = known.processes()
+    family = {**_family(known.nspawn), **processes} if known.nspawn in processes else processes
+    if known.leader in processes:
+        os.kill(known.leader, signal.SIGRTMIN + 4)
+    deadline = time.monotonic() + 10
+    while known.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    _end(family)
+    (folder / RECORD).unlink()
+    return True
 
 
 def _family(pid: int) -> dict[int, str]:

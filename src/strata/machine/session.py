@@ -7,6 +7,7 @@ the machine's own /etc and /var; the image comes from the store, shown read-only
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,13 @@ from pathlib import Path
 from strata.compose.fetch import fetch_to_store
 from strata.compose.workspace import Workspace
 from strata.container.importer import import_image
-from strata.core.errors import MachineError
+from strata.core.errors import ImageError, MachineError
 from strata.core.events import Reporter
 from strata.core.files import remove_tree, scratch_dir
 from strata.core.process import require_root
 from strata.machine.deploy import Deployment, deploy, put_file, put_tree
 from strata.machine.facts import Facts, gather
-from strata.machine.nspawn import Bind, NspawnMachine
+from strata.machine.nspawn import Bind, NspawnMachine, running
 from strata.node.pack import build_zipapp
 from strata.node.units import write_units
 from strata.oci.digest import Digest
@@ -61,8 +62,8 @@ def stored_images(
 ) -> Images:
     """Have the images in the store, and the base's commit in its repository.
 
-    node alone: the base is the commit it encapsulates. Raises ImageError, TransportError,
-    MachineError.
+    node alone: the base is the commit it encapsulates. A base image with derived layers of its own
+    is booted with them. Raises ImageError, TransportError, MachineError.
     """
     if node is None and base is None:
         raise MachineError("neither a node nor a base image is named")
@@ -73,13 +74,20 @@ def stored_images(
     below = stored.get("base") or stored["node"]
     with open_source(below, architecture=arch) as source:
         result = import_image(source, workspace.repo(), reference=below, reporter=reporter)
+    derived = "base" in stored and any(layer.kind == "derived" for layer in result.layers)
+    commit = result.merge_commit if derived else result.base_commit
+    if not commit:
+        raise ImageError(
+            f"{node} encapsulates no commit, so it does not say which base it stands on",
+            hint="name the base with --base",
+        )
     if "node" not in stored:
-        return Images(result.base_commit, None, "", 0, 0)
+        return Images(commit, None, "", 0, 0)
     with open_source(stored["node"], architecture=arch) as source:
         digest, layers = source.manifest_digest, source.manifest.layers
     size = sum(layer.size_bytes for layer in layers)
     inside = f"oci:{STORE_INSIDE}@{digest}"
-    return Images(result.base_commit, digest, inside, len(layers), size)
+    return Images(commit, digest, inside, len(layers), size)
 
 
 def set_up(
@@ -134,8 +142,12 @@ def booted(
     """
     require_root("booting a machine")
     folder = workspace.machines / name
-    if (folder / "machine.json").exists():
-        raise MachineError(f"the machine {name} is running already", hint="strata clean ends it")
+    known = running(folder)
+    if known is not None:
+        raise MachineError(
+            f"the machine {name} is running already",
+            hint=f"to end it: {shlex.join(known.power_off_command())}",
+        )
     remove_tree(folder)
     folder.mkdir(parents=True)
     kept = False
