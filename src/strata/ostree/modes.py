@@ -40,6 +40,8 @@ BARE, BARE_USER, ARCHIVE, SPLIT = "bare", "bare-user", "archive", "bare-split-xa
 MAX_XATTRS_BYTES = 1 << 20
 _OSTREEMETA = "user.ostreemeta"
 _CHUNK = 1 << 18
+# Why a file system refuses an attribute; EINVAL: a capability that is none.
+_REFUSED = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Readable(Protocol):
@@ -325,8 +327,8 @@ def _set_xattrs(target: int | str, xattrs: Xattrs) -> None:
         try:
             os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
         except OSError as error:
-            # Not the disk is full then, but the room for one file's attributes.
-            if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP):
+            # ENOSPC: not the disk is full then, but the room for one file's attributes.
+            if error.errno in _REFUSED:
                 text = name.decode("utf-8", "replace")
                 raise ObjectError(
                     f"the file system does not take the extended attribute {text} "

@@ -1,0 +1,199 @@
+"""Encapsulating against upstream's own fixture, and round trips that give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import upstream
+from conftest import Strata
+from strata.container.encapsulate import Options, encapsulate
+from strata.container.importer import import_image
+from strata.core.errors import ObjectError
+from strata.core.events import silent
+from strata.core.process import run
+from strata.oci.compression import decompress
+from strata.oci.layout import Layout
+from strata.oci.model import Descriptor, ImageConfig, Manifest
+from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
+from strata.ostree.objects import Checksum
+from strata.ostree.repo import Repo
+from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
+
+pytestmark = pytest.mark.tools
+
+
+@pytest.fixture
+def fixture(tmp_path: Path) -> tuple[Repo, Checksum]:
+    """Upstream's tree in an archive repository, where no attribute meets a real file system."""
+    repo = Repo.init(tmp_path / "upstream", "archive")
+    with writing(repo, sync=False) as writer:
+        commit, _ = upstream.build(writer)
+        writer.set_ref("exampleos/x86_64/stable", commit)
+    return repo, commit
+
+
+def image_of(repo: Repo, commit: str, layout: Layout) -> Descriptor:
+    with silent().step("encapsulate") as step:
+        return encapsulate(
+            repo, commit, layout, upstream.components(), Options("x86_64"), step=step
+        )
+
+
+def tar_of(layout: Layout, layer: Descriptor) -> bytes:
+    with layout.open_blob(layer.digest) as stream:
+        reader = decompress(stream, layer.media_type)
+        return b"".join(iter(lambda: reader.read(1 << 16), b""))
+
+
+def test_upstreams_tree_has_upstreams_checksum(fixture: tuple[Repo, Checksum]) -> None:
+    repo, commit = fixture
+    run(["ostree", "fsck", "-q", f"--repo={repo.path}"])
+    found = repo.commit(commit)
+    both = bytes.fromhex(found.root_contents) + bytes.fromhex(found.root_meta)
+    assert hashlib.sha256(both).hexdigest() == upstream.CONTENT_CHECKSUM
+    shown = run(["ostree", "show", f"--repo={repo.path}", commit]).stdout
+    assert f"ContentChecksum:  {upstream.CONTENT_CHECKSUM}" in shown
+
+
+def test_upstreams_tree_as_an_image(fixture: tuple[Repo, Checksum], tmp_path: Path) -> None:
+    repo, commit = fixture
+    with writing(repo, sync=False) as writer:
+        writer.detached_metadata(commit, b"detached")
+    layout = Layout.create(tmp_path / "layout")
+    manifest = Manifest.parse(layout.read(image_of(repo, commit, layout)))
+    config = ImageConfig.parse(layout.read(manifest.config))
+    assert config.labels["ostree.commit"] == commit
+    assert config.labels["ostree.final-diffid"] == str(config.diff_ids[-1])
+    assert config.labels["containers.bootc"] == "1"
+    assert config.labels["org.opencontainers.image.version"] == "42.0"
+    assert manifest.annotations == config.labels
+    assert config.config["Cmd"] == ["/usr/bin/bash"]
+    assert config.created == "1997-08-29T18:30:42Z"
+    with tarfile.open(fileobj=io.BytesIO(tar_of(layout, manifest.layers[0]))) as tar:
+        names = tar.getnames()
+        repo_names = [
+            n for n in names if "/objects/" in n and len(n) > len("sysroot/ostree/repo/objects/00")
+        ]
+        assert repo_names[0].endswith(".commit")
+        assert repo_names[1].endswith(".commitmeta")
+        detached = tar.extractfile(repo_names[1])
+        assert detached is not None
+        assert detached.read() == b"detached"
+        assert names[0] == "."
+        assert names[-1] == "var/tmp"
+        assert tar.getmember("etc").isdir()
+        assert "usr/etc" not in names
+    seen = {}
+    for layer in manifest.layers[1:]:
+        with tarfile.open(fileobj=io.BytesIO(tar_of(layout, layer))) as tar:
+            for member in tar:
+                seen[member.name] = member
+    arping = Tree.load(repo, commit).lookup(upstream.ARPING)
+    assert isinstance(arping, str)
+    name = f"sysroot/ostree/repo/objects/{arping[:2]}/{arping[2:]}.file"
+    assert arping.startswith("b048a4f4")
+    assert seen[name].pax_headers["SCHILY.xattr.security.capability"].startswith("0sAAAA")
+    assert not any("selinux" in key for key in seen[name].pax_headers)
+    assert seen["usr/bin/arping"].linkname == name
+    assert seen["etc/polkit.conf"].islnk()
+    assert seen["usr/lib/emptyfile"].isreg()  # an empty file is no link
+    assert seen["usr/bin/sh"].islnk()
+
+
+@pytest.mark.parametrize("mode", ["bare-user", "archive"])
+def test_there_and_back_gives_the_same_commit_and_layers(
+    fixture: tuple[Repo, Checksum], tmp_path: Path, mode: str
+) -> None:
+    repo, commit = fixture
+    layout = Layout.create(tmp_path / "layout")
+    image = image_of(repo, commit, layout)
+    layout.tag("image", image)
+    reference = ImageReference("oci", str(layout.path), "image")
+    target = Repo.init(tmp_path / "target", mode)
+    with open_source(reference, architecture="x86_64") as source:
+        result = import_image(source, target, reference=reference, reporter=silent())
+    assert result.base_commit == commit
+    run(["ostree", "fsck", "-q", f"--repo={target.path}"])
+    again = image_of(target, commit, Layout.create(tmp_path / "again"))
+    assert again == image
+
+
+def test_what_a_file_system_does_not_take_is_named(
+    fixture: tuple[Repo, Checksum], tmp_path: Path
+) -> None:
+    """The fixture's capability is text, which only a repository of another mode can hold."""
+    repo, commit = fixture
+    layout = Layout.create(tmp_path / "layout")
+    layout.tag("image", image_of(repo, commit, layout))
+    reference = ImageReference("oci", str(layout.path), "image")
+    target = Repo.init(tmp_path / "target")
+    with open_source(reference, architecture="x86_64") as source:
+        with pytest.raises(ObjectError, match=r"does not take .* security.capability \(30 bytes\)"):
+            import_image(source, target, reference=reference, reporter=silent())
+    run(["ostree", "fsck", "-q", f"--repo={target.path}"])
+
+
+def test_the_command_line_with_upstreams_contentmeta(
+    fixture: tuple[Repo, Checksum], tmp_path: Path, strata: Strata
+) -> None:
+    repo, commit = fixture
+    tree = Tree.load(repo, commit)
+    owner = upstream.components().owner
+    mapping = {checksum: owner(path, checksum) for path, checksum in tree.walk_files()}
+    layers = {name: f"the {name}" for name in sorted(set(mapping.values()))}
+    gone = next(c for c, name in mapping.items() if name == "filesystem")
+    del mapping[gone]
+    meta = tmp_path / "meta.json"
+    meta.write_text(
+        json.dumps({"version": 1, "mapping": mapping, "layers": layers, "labels": {"a": "b"}})
+    )
+    target = f"oci:{tmp_path}/layout:image"
+    command = ["image", "encapsulate", "--repo", str(repo.path), "exampleos/x86_64/stable", target]
+    options = ["--contentmeta", str(meta), "--label", "c=d", "--copymeta", "buildsys.checksum"]
+    told = json.loads(strata(*command, *options, "--copymeta-opt", "nope", "--json").stdout)
+    assert told["commit"] == commit
+    inspected = json.loads(run(["skopeo", "inspect", "--config", target]).stdout)["config"]
+    assert inspected["Labels"]["a"] == "b"
+    assert inspected["Labels"]["c"] == "d"
+    assert inspected["Labels"]["buildsys.checksum"].startswith("41af286d")
+    components = [layer.get("ostree.components") for layer in told["layers"]]
+    assert "the kernel" in components
+    assert "unpackaged" in components
+    for wrong, text in (
+        (["--copymeta", "nope"], "the commit's metadata has no nope"),
+        (["--label", "nope"], "is not KEY=VALUE"),
+        (["--max-layers", "2"], "2 layers are too few"),
+        (["--contentmeta", str(repo.path / "config")], "is not JSON"),
+    ):
+        done = strata(*command, *wrong, check=False)
+        assert done.returncode in (2, 3, 11)
+        assert text in done.stderr
+    done = strata("image", "encapsulate", "--repo", str(repo.path), "nope", target, check=False)
+    assert (done.returncode, "has no commit or ref nope" in done.stderr) == (13, True)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "gzip-fast", "zstd", "none"])
+def test_the_compressor_changes_bytes_and_nothing_else(
+    fixture: tuple[Repo, Checksum], tmp_path: Path, strata: Strata, compression: str
+) -> None:
+    repo, commit = fixture
+    target = f"oci:{tmp_path}/{compression}:image"
+    command = ["image", "encapsulate", "--repo", str(repo.path), commit, target]
+    strata(*command, "--compression", compression)
+    strata(*command[:-1], f"oci:{tmp_path}/other:image", "--compression", "gzip")
+    configs = [
+        json.loads(run(["skopeo", "inspect", "--config", f"oci:{tmp_path}/{name}:image"]).stdout)
+        for name in (compression, "other")
+    ]
+    assert configs[0] == configs[1]
+    Repo.init(tmp_path / "repo", "archive")
+    imported = strata("image", "import", target, "--repo", str(tmp_path / "repo"), "--json").stdout
+    assert json.loads(imported)["base_commit"] == commit
