@@ -49,9 +49,8 @@ def test_what_cannot_be_a_ref_is_refused(text: str) -> None:
 def test_the_refs_of_layers_and_images() -> None:
     assert blob_ref(Digest("0" * 64)) == "ostree/container/blob/sha256_3A_" + "0" * 64
     reference = ImageReference.parse("docker://quay.io/x/y")
-    assert image_ref(reference) == (
-        "ostree/container/image/docker_3A__2F__2F_quay_2E_io/x/y_3A_latest"
-    )
+    assert image_ref(reference) == "ostree/container/image/docker_3A__2F__2F_quay_2E_io/x/y"
+    assert image_ref(ImageReference.parse("registry:quay.io/x/y")) == image_ref(reference)
 
 
 @pytest.mark.parametrize(

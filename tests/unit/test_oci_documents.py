@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strata.core.errors import ArchitectureError, DigestError, ImageError, UsageError
+from strata.core.errors import ArchitectureError, DigestError, ImageError
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import (
@@ -28,39 +28,6 @@ from strata.oci.source import open_source
 pytestmark = pytest.mark.unit
 
 DIGEST = Digest.of(b"x")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "docker://registry.example/a/b:tag",
-        "docker://registry.example:5000/a@sha256:" + "ab" * 32,
-        "oci:/var/store:node/4.19@sample-12",
-        "oci:/var/store@sha256:" + "ab" * 32,
-        "containers-storage:localhost/x",
-    ],
-)
-def test_references_read_and_write_the_same(text: str) -> None:
-    assert str(ImageReference.parse(text)) == text
-
-
-def test_a_registry_name_without_tag_means_latest() -> None:
-    assert ImageReference.parse("docker://registry.example/a").tag == "latest"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("registry.example/a:b", "is not an image reference"),
-        ("docker:registry.example/a", "lacks the slashes"),
-        ("docker://justhost", "is not docker://HOST/NAME"),
-        ("docker://registry.example/A B", "is not docker://HOST/NAME"),
-        ("oci:", "names nothing"),
-    ],
-)
-def test_what_is_no_reference_says_why(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        ImageReference.parse(text)
 
 
 def test_documents_read_and_write_the_same_bytes() -> None:
