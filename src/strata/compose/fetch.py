@@ -7,10 +7,11 @@ from pathlib import Path
 
 from strata.compose.workspace import Workspace
 from strata.core.events import Reporter
+from strata.oci.indexes import choose_manifest
 from strata.oci.layout import Layout
 from strata.oci.reference import ImageReference
 from strata.oci.skopeo import copy
-from strata.oci.source import choose_manifest, open_source
+from strata.oci.source import open_source
 
 
 def fetch_to_store(
@@ -32,7 +33,8 @@ def fetch_to_store(
             digest = source.manifest_digest
         tag = f"fetched/{hashlib.sha256(str(reference.at(digest)).encode()).hexdigest()[:16]}"
         if tag not in layout.tags():
-            pinned = reference if reference.transport == "oci" else reference.at(digest)
+            # Only a registry gives an image by the digest it was opened with.
+            pinned = reference.at(digest) if reference.transport == "docker" else reference
             with workspace.scratch("fetch") as scratch:
                 # Blobs go to the store's own folder, where those it has are not fetched again;
                 # the tag is set by us: skopeo would write index.json without our lock.

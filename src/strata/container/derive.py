@@ -269,6 +269,7 @@ def append_layers(
         inner,
         (*config.diff_ids, *(layer.diff_id for layer in layers)),
         (*config.history, *(History(created, layer.title) for layer in layers)),
+        config.variant,
     )
     descriptors = [
         Descriptor(

@@ -141,11 +141,14 @@ class TreeError(StrataError):
     """A tree holds something in a place where it cannot be: a link in a circle, a pipe."""
 
     code = "tree"
+    exit_status = 15
+
+
 class SignatureError(StrataError):
     """An image has to be signed, and is not, or nothing on this machine says by whom."""
 
     code = "signature"
-    exit_status = 15
+    exit_status = 16
 
 
 class InterruptedByUserError(StrataError):

@@ -33,8 +33,16 @@ _KEPT = (
     "NO_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    # Where skopeo finds registries, credentials, policies and stores.
     "REGISTRY_AUTH_FILE",
+    "CONTAINERS_CONF",
+    "CONTAINERS_POLICY_JSON",
     "CONTAINERS_REGISTRIES_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "DOCKER_CONFIG",
+    "DOCKER_HOST",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
 )
 

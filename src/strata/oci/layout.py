@@ -1,6 +1,7 @@
 """OCI image layouts: blobs by digest, tags in index.json. The store is one.
 
 Blobs appear whole under their digest or not at all; index.json is replaced atomically under a lock.
+What reading needs is apart (`LayoutReader`): a layout may also lie in a tar (`oci/archive.py`).
 https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
 
@@ -8,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from strata.core.errors import DigestError, ImageError
 from strata.core.files import atomic_write, fsync_dir, locked
 from strata.core.process import os_error
+from strata.oci.compression import Readable
 from strata.oci.digest import Digest
 from strata.oci.model import INDEX, MANIFEST, MAX_DOCUMENT_BYTES, Descriptor, Index
 
 REF_NAME = "org.opencontainers.image.ref.name"
-_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class BlobWriter:
@@ -45,11 +49,97 @@ class BlobWriter:
         return Digest(self._hash.hexdigest())
 
 
-class Layout:
+class LayoutReader(ABC):
+    """A layout that is read: its blobs, and what its tags point to.
+
+    where: how errors name it. scheme: the transport its references begin with.
+    """
+
+    where: str
+    scheme: str
+
+    @abstractmethod
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What index.json names, with or without a tag."""
+
+    @abstractmethod
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob is there."""
+
+    @abstractmethod
+    def open_blob(self, digest: Digest) -> AbstractContextManager[Readable]:
+        """A blob's bytes, unchecked. Raises ImageError when it is missing."""
+
+    def read(self, descriptor: Descriptor, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
+        """A blob's bytes, checked. Raises ImageError, DigestError."""
+        with self.open_blob(descriptor.digest) as stream:
+            data = read_at_most(stream, max_bytes + 1)
+        if len(data) > max_bytes:
+            raise ImageError(f"blob {descriptor.digest} is larger than {max_bytes} bytes")
+        actual = Digest.of(data)
+        if actual != descriptor.digest:
+            raise DigestError(
+                f"blob {descriptor.digest} in {self.where} is damaged",
+                hint="remove the file and build or copy the image again",
+                context={"expected": descriptor.digest, "actual": actual},
+            )
+        return data
+
+    def tags(self) -> dict[str, Descriptor]:
+        """What each tag points to."""
+        return {
+            item.annotations[REF_NAME]: item
+            for item in self.entries()
+            if REF_NAME in item.annotations
+        }
+
+    def resolve(self, tag: str = "", digest: Digest | None = None) -> Descriptor:
+        """What a tag points to, or a manifest by digest; without either, the only one there is.
+
+        Raises ImageError naming the tags that exist.
+        """
+        entries = self.entries()
+        if digest is not None:
+            for item in entries:
+                if item.digest == digest:
+                    return item
+            if self.has(digest):
+                data = self.read(Descriptor("", digest, 0))
+                return Descriptor(_media_type(data), digest, len(data))
+            raise ImageError(f"the layout {self.where} has no image {digest}")
+        if tag:
+            tags = self.tags()
+            if tag in tags:
+                return tags[tag]
+            known = ", ".join(sorted(tags)) or "none"
+            raise ImageError(f"the layout {self.where} has no tag {tag}", hint=f"tags: {known}")
+        if len(entries) == 1:
+            return entries[0]
+        known = ", ".join(sorted(self.tags())) or "none"
+        raise ImageError(
+            f"the layout {self.where} has {len(entries)} images; name one",
+            hint=f"{self.scheme}:{self.where}:TAG, with one of: {known}",
+        )
+
+
+def read_at_most(stream: Readable, limit: int) -> bytes:
+    """A stream's first `limit` bytes, or all of it when it is shorter."""
+    parts, left = [], limit
+    while left:
+        data = stream.read(left)
+        if not data:
+            break
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+class Layout(LayoutReader):
     """A layout directory; it may hold other files beside the layout's own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.where, self.scheme = str(path), "oci"
         self._blobs = path / "blobs" / "sha256"
 
     @staticmethod
@@ -58,7 +148,7 @@ class Layout:
         layout = Layout(path)
         layout._blobs.mkdir(parents=True, exist_ok=True)
         if not (path / "oci-layout").exists():
-            atomic_write(path / "oci-layout", _VERSION)
+            atomic_write(path / "oci-layout", VERSION)
         if not (path / "index.json").exists():
             atomic_write(path / "index.json", Index(()).to_bytes())
         return layout
@@ -81,24 +171,14 @@ class Layout:
     def open_blob(self, digest: Digest) -> BinaryIO:
         """A blob's bytes, unchecked. Raises ImageError when it is missing."""
         try:
-            return open(self.blob_path(digest), "rb", buffering=0)
+            # A pipe under a blob's name must not hold us.
+            fd = os.open(self.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise ImageError(f"the layout {self.path} has no blob {digest}") from None
-
-    def read(self, descriptor: Descriptor, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
-        """A blob's bytes, checked. Raises ImageError, DigestError."""
-        with self.open_blob(descriptor.digest) as stream:
-            data = stream.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise ImageError(f"blob {descriptor.digest} is larger than {max_bytes} bytes")
-        actual = Digest.of(data)
-        if actual != descriptor.digest:
-            raise DigestError(
-                f"blob {descriptor.digest} in {self.path} is damaged",
-                hint="remove the file and build or copy the image again",
-                context={"expected": descriptor.digest, "actual": actual},
-            )
-        return data
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise ImageError(f"{self.blob_path(digest)} is not a file")
+        return open(fd, "rb", buffering=0)
 
     def add(self, data: bytes, media_type: str) -> Descriptor:
         """Write a blob; returns its descriptor."""
@@ -131,28 +211,15 @@ class Layout:
 
     # --- tags ------------------------------------------------------------------------------
 
-    def _index(self) -> Index:
-        data = (self.path / "index.json").read_bytes()
-        return Index.parse(data)
-
     def entries(self) -> tuple[Descriptor, ...]:
         """What index.json names, with or without a tag."""
-        return self._index().manifests
-
-    def tags(self) -> dict[str, Descriptor]:
-        """What each tag points to."""
-        return {
-            item.annotations[REF_NAME]: item
-            for item in self._index().manifests
-            if REF_NAME in item.annotations
-        }
+        with open(self.path / "index.json", "rb") as stream:
+            return Index.parse(stream.read(MAX_DOCUMENT_BYTES + 1)).manifests
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Point a tag to a manifest or an index."""
         with locked(self.path / ".index.lock", f"the layout {self.path}"):
-            kept = [
-                item for item in self._index().manifests if item.annotations.get(REF_NAME) != name
-            ]
+            kept = [item for item in self.entries() if item.annotations.get(REF_NAME) != name]
             entry = Descriptor(
                 descriptor.media_type,
                 descriptor.digest,
@@ -170,33 +237,6 @@ class Layout:
                 raise ImageError(f"the layout {self.path} has no tag {name}", hint=f"tags: {known}")
             kept = [item for item in self.entries() if item.annotations.get(REF_NAME) != name]
             atomic_write(self.path / "index.json", Index(tuple(kept)).to_bytes())
-
-    def resolve(self, tag: str = "", digest: Digest | None = None) -> Descriptor:
-        """What a tag points to, or a manifest by digest; without either, the only one there is.
-
-        Raises ImageError naming the tags that exist.
-        """
-        entries = self._index().manifests
-        if digest is not None:
-            for item in entries:
-                if item.digest == digest:
-                    return item
-            if self.has(digest):
-                data = self.read(Descriptor("", digest, 0))
-                return Descriptor(_media_type(data), digest, len(data))
-            raise ImageError(f"the layout {self.path} has no image {digest}")
-        if tag:
-            tags = self.tags()
-            if tag in tags:
-                return tags[tag]
-            known = ", ".join(sorted(tags)) or "none"
-            raise ImageError(f"the layout {self.path} has no tag {tag}", hint=f"tags: {known}")
-        if len(entries) == 1:
-            return entries[0]
-        raise ImageError(
-            f"the layout {self.path} has {len(entries)} images; name one",
-            hint=f"oci:{self.path}:TAG, with one of: {', '.join(sorted(self.tags()))}",
-        )
 
 
 def _media_type(data: bytes) -> str:

@@ -45,15 +45,25 @@ def goarch(machine: str) -> str:
 
 @dataclass(frozen=True)
 class Platform:
-    """What an image runs on."""
+    """What an image runs on. variant: of the architecture, as `v7` of arm; may be empty."""
 
     os: str
     architecture: str
+    variant: str = ""
     rest: Rest = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.os}/{self.machine}"
+
+    @property
+    def machine(self) -> str:
+        """The architecture with its variant: `arm/v7`."""
+        return f"{self.architecture}/{self.variant}" if self.variant else self.architecture
 
     def to_json(self) -> dict[str, object]:
         """As JSON-ready values."""
-        return {**self.rest, "os": self.os, "architecture": self.architecture}
+        names = {"os": self.os, "architecture": self.architecture}
+        return {**self.rest, **names, **_present(variant=self.variant)}
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,13 @@ class ImageConfig:
     config: Mapping[str, Any]
     diff_ids: tuple[Digest, ...]
     history: tuple[History, ...] = ()
+    variant: str = ""
     rest: Rest = field(default_factory=dict)
+
+    @property
+    def platform(self) -> Platform:
+        """What the image runs on, as an index says it."""
+        return Platform(self.os, self.architecture, self.variant)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -189,7 +205,7 @@ class ImageConfig:
             "config": dict(self.config),
             "rootfs": {"type": "layers", "diff_ids": [str(item) for item in self.diff_ids]},
             "history": [item.to_json() for item in self.history],
-            **_present(created=self.created),
+            **_present(created=self.created, variant=self.variant),
         }
         return canonical_json(document)
 
@@ -216,7 +232,10 @@ class ImageConfig:
             inner or {},
             tuple(Digest.parse(str(item)) for item in diff_ids),
             tuple(history),
-            document.without("architecture", "os", "created", "config", "rootfs", "history"),
+            document.text("variant"),
+            document.without(
+                "architecture", "os", "created", "config", "rootfs", "history", "variant"
+            ),
         )
 
 
@@ -284,8 +303,12 @@ def _descriptor(item: _Object) -> Descriptor:
     platform = None
     if item.value.get("platform") is not None:
         inner = item.object("platform")
-        rest = inner.without("os", "architecture")
-        platform = Platform(inner.text("os"), inner.text("architecture"), rest)
+        platform = Platform(
+            inner.text("os"),
+            inner.text("architecture"),
+            inner.text("variant"),
+            inner.without("os", "architecture", "variant"),
+        )
     return Descriptor(
         item.text("mediaType"),
         Digest.parse(item.text("digest")),

@@ -21,13 +21,16 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from strata.core.errors import DigestError, ImageError, StrataError, TransportError
+from strata.core.errors import DigestError, ImageError, SignatureError, StrataError, TransportError
 from strata.core.process import Completed, end_group, environment, run
 from strata.core.tools import find_tool
 from strata.oci.digest import Digest
+from strata.oci.model import MAX_LAYERS, MAX_SIZE_BYTES, Descriptor
 
 MAX_MESSAGE_BYTES = 32 << 10
 MAX_DOCUMENT_BYTES = 16 << 20
@@ -35,16 +38,51 @@ TIMEOUT_S = 120.0
 _F_SETPIPE_SZ = 1031
 
 
-class Proxy:
-    """One proxy process with one open image. Use as a context manager."""
+# From this version on the proxy says how a store of another tool holds its layers.
+LAYER_INFO = (0, 2, 5)
+_LAYER_INFO_PIPED = (0, 2, 7)
+# From this version on it surely holds an image against the signature policy when it opens it;
+# 0.2.6 was shipped with and without (containers/skopeo#2029).
+ENFORCES_POLICY = (0, 2, 8)
 
-    def __init__(self, reference: str) -> None:
+
+@dataclass(frozen=True)
+class Options:
+    """What skopeo is told beside its own configuration.
+
+    policy: the signature policy to enforce. architecture, variant: which image of an index.
+    """
+
+    policy: Path | None = None
+    architecture: str = ""
+    variant: str = ""
+
+    def arguments(self) -> list[str]:
+        """As skopeo's global options."""
+        values = (
+            ("--policy", str(self.policy or "")),
+            ("--override-arch", self.architecture),
+            ("--override-variant", self.variant),
+        )
+        return [word for option, value in values if value for word in (option, value)]
+
+
+_DEFAULTS = Options()
+
+
+class Proxy:
+    """One proxy process with one open image (none when its name is empty). A context manager.
+
+    protocol: the version it speaks.
+    """
+
+    def __init__(self, reference: str, options: Options = _DEFAULTS) -> None:
         self.reference = reference
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         # A proxy ends with its socket: closing ours ends it, and so does our own death.
         self._process = subprocess.Popen(
-            [find_tool("skopeo"), "experimental-image-proxy"],
+            [find_tool("skopeo"), *options.arguments(), "experimental-image-proxy"],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -54,8 +92,8 @@ class Proxy:
         theirs.close()
         ours.settimeout(TIMEOUT_S)
         try:
-            self._call("Initialize")
-            self._image = int(self._call("OpenImage", reference)[0])
+            self.protocol = _parse_version(self._call("Initialize")[0])
+            self._image = int(self._call("OpenImage", reference)[0]) if reference else 0
         except BaseException:
             self.close()
             raise
@@ -141,6 +179,20 @@ class Proxy:
         """The whole image configuration."""
         return self._document("GetFullConfig")[1]
 
+    def layers(self) -> list[Descriptor]:
+        """The layers as the image's store holds them, with the digests `blob` takes.
+
+        Only where `protocol` is at least LAYER_INFO. Raises TransportError, ImageError.
+        """
+        if self.protocol >= _LAYER_INFO_PIPED:
+            try:
+                rows = json.loads(self._document("GetLayerInfoPiped")[1])
+            except (ValueError, RecursionError) as error:
+                raise TransportError("skopeo answered something else than its protocol") from error
+        else:
+            rows = self._call("GetLayerInfo", self._image)[0]
+        return _parse_layers(rows)
+
     @contextmanager
     def blob(self, digest: Digest, size_bytes: int) -> Iterator[BlobPipe]:
         """A blob's bytes; its end is checked by skopeo when the block ends well.
@@ -181,6 +233,28 @@ class Proxy:
             self._socket.settimeout(TIMEOUT_S)
         finally:
             os.close(fd)
+
+
+def _parse_version(value: object) -> tuple[int, ...]:
+    match = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", str(value))
+    if not match:
+        raise TransportError(f"skopeo speaks version {value!r} of its protocol, which is none")
+    return tuple(int(part) for part in match.groups())
+
+
+def _parse_layers(rows: object) -> list[Descriptor]:
+    if not isinstance(rows, list) or len(rows) > MAX_LAYERS:
+        raise TransportError("skopeo answered something else than its protocol")
+    layers = []
+    for row in rows:
+        try:
+            digest, size, media_type = row["digest"], row["size"], row["media_type"]
+        except (KeyError, TypeError) as error:
+            raise TransportError("skopeo answered something else than its protocol") from error
+        if not isinstance(size, int) or not 0 <= size <= MAX_SIZE_BYTES:
+            raise TransportError(f"skopeo does not know the size of layer {digest}")
+        layers.append(Descriptor(str(media_type), Digest.parse(str(digest)), size))
+    return layers
 
 
 class BlobPipe:
@@ -283,6 +357,12 @@ def transport_error(reference: str, output: str) -> StrataError:
             hint="the registry's storage is damaged, or something in between changes data",
             context={"output": text},
         )
+    if re.search(r"rejected by policy|signature was required|signature verif", text):
+        return SignatureError(
+            f"{reference}: the signature policy of this machine refuses it",
+            hint="see policy.json, and who has signed the image",
+            context={"output": text},
+        )
     words = _NAMES.sub(" ", text)
     for pattern, what, hint in _FAILURES:
         if re.search(pattern, words, re.IGNORECASE):
@@ -290,10 +370,16 @@ def transport_error(reference: str, output: str) -> StrataError:
     return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
 
 
-def copy(source: str, destination: str, *options: str) -> Completed:
-    """`skopeo copy` between two references. Raises TransportError, DigestError."""
+def protocol() -> tuple[int, ...]:
+    """The version of this machine's proxy. Raises ToolMissingError, TransportError."""
+    with Proxy("") as proxy:
+        return proxy.protocol
+
+
+def copy(source: str, destination: str, *arguments: str, options: Options = _DEFAULTS) -> Completed:
+    """`skopeo copy` between two references. Raises TransportError, DigestError, SignatureError."""
     return run(
-        ["skopeo", "copy", "--quiet", *options, source, destination],
+        ["skopeo", *options.arguments(), "copy", "--quiet", *arguments, source, destination],
         error=lambda output: transport_error(source, output),
     )
 

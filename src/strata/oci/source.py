@@ -6,20 +6,40 @@ their digest and size when they were read to the end; several may be open at onc
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from strata.core.errors import ArchitectureError, DigestError, ImageError, ObjectError
+from strata.core.errors import (
+    ArchitectureError,
+    DigestError,
+    SignatureError,
+    TransportError,
+    UsageError,
+)
+from strata.core.files import scratch_dir
 from strata.oci import skopeo
+from strata.oci.archive import Archive
+from strata.oci.checked import Checked
 from strata.oci.compression import Readable
 from strata.oci.digest import Digest
-from strata.oci.layout import Layout
-from strata.oci.model import INDEXES, Descriptor, ImageConfig, Index, Manifest, goarch
-from strata.oci.reference import ImageReference
+from strata.oci.indexes import choose_manifest, runs_on, wanted_platform
+from strata.oci.layout import Layout, LayoutReader
+from strata.oci.model import Descriptor, ImageConfig, Manifest, Platform
+from strata.oci.policy import require_policy
+from strata.oci.reference import (
+    BY_POLICY,
+    BY_REMOTE,
+    LAYOUTS,
+    ImageReference,
+    SignaturePolicy,
+)
+
+_STORES = ("containers-storage", "docker-daemon")
+_UNVERIFIED = SignaturePolicy()
 
 
 class ImageSource(Protocol):
@@ -36,44 +56,10 @@ class ImageSource(Protocol):
         of the block."""
 
 
-class _Checked:
-    """Counts and hashes what is read, and holds it against the descriptor at the end."""
-
-    def __init__(self, stream: Readable, layer: Descriptor, where: str) -> None:
-        self._stream, self._layer, self._where = stream, layer, where
-        self._hash, self._size = hashlib.sha256(), 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        self._size += len(data)
-        return data
-
-    @contextmanager
-    def reading(self) -> Iterator[Readable]:
-        try:
-            yield self
-        except (DigestError, ImageError, ObjectError):
-            self.finish()  # bytes that are damaged are the reason of what they do not hold
-            raise
-        self.finish()
-
-    def finish(self) -> None:
-        while self.read(1 << 20):
-            pass
-        actual = Digest(self._hash.hexdigest())
-        if actual != self._layer.digest or self._size != self._layer.size_bytes:
-            raise DigestError(
-                f"{self._where}: layer {self._layer.digest} is damaged",
-                hint="copy the image again from where it came",
-                context={"expected": self._layer.digest, "actual": actual},
-            )
-
-
 class _LayoutSource:
     """An image in a layout directory."""
 
-    def __init__(self, layout: Layout, descriptor: Descriptor, where: str) -> None:
+    def __init__(self, layout: LayoutReader, descriptor: Descriptor, where: str) -> None:
         self._layout, self._where = layout, where
         self.manifest_bytes = layout.read(descriptor)
         self.manifest_digest = descriptor.digest
@@ -84,88 +70,139 @@ class _LayoutSource:
     @contextmanager
     def open_layer(self, layer: Descriptor) -> Iterator[Readable]:
         blob = self._layout.open_blob(layer.digest)
-        with blob as stream, _Checked(stream, layer, self._where).reading() as checked:
+        with blob as stream, Checked(stream, layer, self._where).reading() as checked:
             yield checked
 
 
 class _ProxySource:
-    """An image in a registry, through skopeo's proxy; each open layer has a process of its own."""
+    """An image through skopeo's proxy; each open layer has a process of its own.
 
-    def __init__(self, reference: ImageReference) -> None:
-        self._reference = reference
-        with skopeo.Proxy(str(reference)) as proxy:
+    The stores of other tools hold layers uncompressed, under digests of their own; the manifest
+    is then given with the layers as they are there.
+    """
+
+    def __init__(self, reference: ImageReference, options: skopeo.Options) -> None:
+        self._reference, self._options = reference, options
+        with skopeo.Proxy(name_for_skopeo(reference), options) as proxy:
             self.manifest_digest, self.manifest_bytes = proxy.manifest()
             self.config_bytes = proxy.config()
-        self.manifest = Manifest.parse(self.manifest_bytes)
+            self.manifest = Manifest.parse(self.manifest_bytes)
+            if reference.transport in _STORES:
+                stored = tuple(proxy.layers())
+                if len(stored) != len(self.manifest.layers):
+                    raise TransportError(f"skopeo names {len(stored)} layers of {reference}")
+                self.manifest = replace(self.manifest, layers=stored)
+                self.manifest_bytes = self.manifest.to_bytes()
         self.config = ImageConfig.parse(self.config_bytes)
 
     @contextmanager
     def open_layer(self, layer: Descriptor) -> Iterator[Readable]:
-        # By digest: the tag may have moved since the manifest was read.
-        pinned = self._reference.at(self.manifest_digest)
+        pinned = self._reference
+        if pinned.transport == "docker":
+            # By digest: the tag may have moved since the manifest was read.
+            pinned = pinned.at(self.manifest_digest)
         where = str(self._reference)
-        with skopeo.Proxy(str(pinned)) as proxy:
+        with skopeo.Proxy(str(pinned), self._options) as proxy:
             blob = proxy.blob(layer.digest, layer.size_bytes)
-            with blob as pipe, _Checked(pipe, layer, where).reading() as checked:
+            with blob as pipe, Checked(pipe, layer, where).reading() as checked:
                 yield checked
 
 
-def choose_manifest(layout: Layout, descriptor: Descriptor, architecture: str) -> Descriptor:
-    """The manifest for an architecture behind a manifest's or index's descriptor.
-
-    Raises ArchitectureError naming the architectures that are there.
-    """
-    wanted = goarch(architecture)
-    for _ in range(4):
-        if descriptor.media_type not in INDEXES:
-            return descriptor
-        entries = Index.parse(layout.read(descriptor)).manifests
-        matching = [e for e in entries if e.platform and e.platform.architecture == wanted]
-        if not matching:
-            there = sorted({e.platform.architecture for e in entries if e.platform})
-            raise ArchitectureError(
-                f"the image is for {', '.join(there) or 'no architecture'}, not for {wanted}",
-                hint="name an image of this machine's architecture",
-            )
-        descriptor = matching[0]
-    raise ImageError("an index holds indexes that hold indexes")
-
-
 @contextmanager
-def open_source(reference: ImageReference, *, architecture: str) -> Iterator[ImageSource]:
-    """Open an image. architecture: as uname and rpm name it.
+def open_source(
+    reference: ImageReference,
+    *,
+    architecture: str,
+    signature: SignaturePolicy = _UNVERIFIED,
+) -> Iterator[ImageSource]:
+    """Open an image. architecture: as uname and rpm name it, or as images do (`arm/v7`).
 
-    Raises ImageError, ArchitectureError, TransportError, DigestError.
+    signature: who has to have signed it. Raises ImageError, ArchitectureError, TransportError,
+    DigestError, SignatureError.
     """
+    options = skopeo_options(signature, architecture)
     source: ImageSource
-    if reference.transport == "docker":
-        source = _ProxySource(reference)
+    if _through_proxy(reference, options):
+        source = _ProxySource(reference, options)
         _check_digest(reference, source)
         _check_architecture(reference, source, architecture)
         yield source
-    elif reference.transport == "oci":
-        layout = Layout.open(Path(reference.name))
-        found = layout.resolve(reference.tag, reference.digest)
+        return
+    with open_layout(reference, options) as (layout, found):
         chosen = choose_manifest(layout, found, architecture)
         source = _LayoutSource(layout, chosen, str(reference))
         _check_architecture(reference, source, architecture)
         yield source
+
+
+def skopeo_options(signature: SignaturePolicy, architecture: str) -> skopeo.Options:
+    """What skopeo has to enforce and choose. Raises SignatureError when nothing is enforced."""
+    if signature.source == BY_REMOTE:
+        raise SignatureError(
+            f"the keys of the OSTree remote {signature.remote} cannot be asked for here",
+            hint=f"use {BY_POLICY}: and a policy.json",
+        )
+    policy = require_policy(os.environ) if signature.source == BY_POLICY else None
+    name, variants = wanted_platform(architecture)
+    return skopeo.Options(policy, name, variants[0])
+
+
+def _through_proxy(reference: ImageReference, options: skopeo.Options) -> bool:
+    if reference.transport not in ("docker", "dir", *_STORES):
+        return False
+    # Older proxies do not hold images against the policy; `skopeo copy` always did.
+    if options.policy and skopeo.protocol() < skopeo.ENFORCES_POLICY:
+        return False
+    # Nor do they give the layers of other tools' stores.
+    return reference.transport not in _STORES or skopeo.protocol() >= skopeo.LAYER_INFO
+
+
+@contextmanager
+def open_layout(
+    reference: ImageReference, options: skopeo.Options, *arguments: str
+) -> Iterator[tuple[LayoutReader, Descriptor]]:
+    """An image in a layout or archive; from anywhere else, in a temporary copy that skopeo makes.
+
+    So is one that a policy has to allow: skopeo is who knows. arguments: of that `skopeo copy`. The
+    copy is in $TMPDIR or /var/tmp and gone after the block.
+    """
+    if options.policy and reference.transport in LAYOUTS and reference.digest:
+        raise UsageError(
+            f"{reference} cannot be held against a signature policy by its digest",
+            hint="name it by a tag",
+        )
+    if reference.transport == "oci" and not options.policy:
+        layout = Layout.open(Path(reference.name))
+        yield layout, layout.resolve(reference.tag, reference.digest)
+    elif reference.transport == "oci-archive" and not options.policy:
+        with Archive(Path(reference.name)) as archive:
+            yield archive, archive.resolve(reference.tag, reference.digest)
     else:
-        # skopeo's proxy of before 0.2.5 does not give these stores' layers as they are.
-        with tempfile.TemporaryDirectory(prefix="strata-copy.") as folder:
-            skopeo.copy(str(reference), f"oci:{folder}:image")
-            layout = Layout.open(Path(folder))
-            chosen = choose_manifest(layout, layout.resolve("image"), architecture)
-            source = _LayoutSource(layout, chosen, str(reference))
-            _check_architecture(reference, source, architecture)
-            yield source
+        with scratch_dir(temporary_folder(), "strata-copy") as folder:
+            # Compressed on the way: told to keep them plain, skopeo 1.9 still calls layers gzip.
+            copied = f"oci:{folder}:image"
+            skopeo.copy(name_for_skopeo(reference), copied, *arguments, options=options)
+            layout = Layout.open(folder)
+            yield layout, layout.resolve("image")
+
+
+def name_for_skopeo(reference: ImageReference) -> str:
+    """A reference as skopeo takes it: without a tag beside a digest."""
+    if reference.transport == "docker" and reference.digest:
+        return str(reference.at(reference.digest))
+    return str(reference)
+
+
+def temporary_folder() -> Path:
+    """Where copies of images go for a while: on a disk, as containers' tools do."""
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")
 
 
 def _check_digest(reference: ImageReference, source: ImageSource) -> None:
     # A digest may name an index: skopeo has then checked it, and the manifest is one of its own.
     if reference.digest is None or source.manifest_digest == reference.digest:
         return
-    raw = skopeo.inspect_raw(str(reference))
+    raw = skopeo.inspect_raw(name_for_skopeo(reference))
     if Digest.of(raw) != reference.digest:
         raise DigestError(
             f"{reference} is another image than its digest says",
@@ -174,10 +211,10 @@ def _check_digest(reference: ImageReference, source: ImageSource) -> None:
 
 
 def _check_architecture(reference: ImageReference, source: ImageSource, architecture: str) -> None:
-    wanted = goarch(architecture)
-    if source.config.architecture != wanted:
+    if not runs_on(source.config.platform, architecture):
+        name, variants = wanted_platform(architecture)
         raise ArchitectureError(
-            f"{reference} is for {source.config.architecture or 'no architecture'}, "
-            f"not for {wanted}",
+            f"{reference} is for {source.config.platform.machine or 'no architecture'}, "
+            f"not for {Platform('', name, variants[0]).machine}",
             hint="name an image of this machine's architecture",
         )

@@ -165,6 +165,12 @@ class TarReader:
         self._left = 0
         self._padding = 0
         self._headers = 0
+        self._fetched = 0
+
+    @property
+    def consumed_bytes(self) -> int:
+        """How far into the stream this has come: after a header, where the entry's body begins."""
+        return self._fetched - len(self._buffer) + self._position
 
     # --- bytes -----------------------------------------------------------------------------
 
@@ -180,6 +186,7 @@ class TarReader:
         self._buffer, self._position = b"", 0
         while missing:
             chunk = self._source.read(_CHUNK)
+            self._fetched += len(chunk)
             if not chunk:
                 raise ImageError("a layer's tar is cut off")
             if len(chunk) > missing:
@@ -203,6 +210,7 @@ class TarReader:
             return b""
         if self._position == len(self._buffer):
             self._buffer, self._position = self._source.read(_CHUNK), 0
+            self._fetched += len(self._buffer)
             if not self._buffer:
                 raise ImageError("a layer's tar is cut off")
         available = len(self._buffer) - self._position
@@ -233,7 +241,10 @@ class TarReader:
         self._left = self._padding = 0
         path = target = b""
         pax: dict[bytes, bytes] = {}
+        before = self.consumed_bytes
         while True:
+            if self.consumed_bytes - before > 2 * MAX_PAX_BYTES:
+                raise ImageError("a tar entry has more headers than any needs")
             block = self._take(BLOCK)
             if block == bytes(BLOCK):
                 self.drain()

@@ -10,7 +10,7 @@ from pathlib import Path
 from strata.cli.context import Context, add_command
 from strata.cli.progress import size
 from strata.container.importer import import_image
-from strata.oci.reference import ImageReference
+from strata.oci.reference import SignedReference
 from strata.oci.source import open_source
 from strata.ostree.libostree import keeps_var
 from strata.ostree.repo import Repo
@@ -21,6 +21,11 @@ by bit, and a merge commit of it and the layers on top. Layers that are there
 are not fetched; interrupted, the next import goes on.
 
   strata image import docker://registry.example/os:4.19 --repo /ostree/repo
+
+The image may be in a registry (docker://, registry:), a layout or an archive
+(oci:, oci-archive:, docker-archive:, dir:) or another tool's store
+(containers-storage:, docker-daemon:). ostree-image-signed:IMGREF asks for a
+signature policy (policy.json) that does not accept everything.
 """
 
 
@@ -46,9 +51,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Import, and say what it cost."""
-    reference = ImageReference.parse(arguments.image)
+    given = SignedReference.parse_any(arguments.image)
+    reference = given.image
     repo = Repo.open(Path(arguments.repo))
-    with open_source(reference, architecture=arguments.arch or context.arch) as source:
+    architecture = arguments.arch or context.arch
+    with open_source(reference, architecture=architecture, signature=given.signature) as source:
         done = import_image(
             source,
             repo,
