@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import add_command
-from strata.cli.image import encapsulate, import_, prune
+from strata.cli.image import copy, encapsulate, import_, index, prune
 
-VERBS = (encapsulate, import_, prune)
+VERBS = (encapsulate, import_, copy, index, prune)
 
 DESCRIPTION = """\
 Container images of operating systems: make one from an OSTree commit, bring one
