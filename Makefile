@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 PYTEST := .venv/bin/pytest
 STORE ?= build/store
+FUZZ_SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup check test demo bench clean lock lint
+.PHONY: help setup check test demo bench fuzz clean lock lint
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,6 +33,12 @@ demo: setup ## build the three layers and overlay the node layer on a running sy
 
 bench: setup ## measure, against peers in the same run
 	$(PYTEST) -q -s -m bench
+
+fuzz: setup ## fuzz every parser of untrusted input, FUZZ_SECONDS each (60)
+	@mkdir -p build/fuzz
+	@for target in tar compressed objects documents references archive; do \
+	    echo "fuzz: $$target" && (cd build/fuzz && ../../.venv/bin/python \
+	        ../../tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
 
 lock: ## pin the Python dependencies anew (needs uv)
 	uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 \

@@ -104,7 +104,7 @@ class TarWriter:
         xattrs = [item for item in entry.xattrs if item[0] != b"security.selinux"]
         if xattrs:
             self._pax(xattrs)
-        kind = entry.type.encode()
+        kind = entry.type.encode("latin-1")
         self._write(_header(entry, kind, entry.path, entry.target, _GNU_MAGIC))
         if body:
             self._write(body)
