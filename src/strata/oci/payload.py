@@ -54,7 +54,7 @@ class Payload:
 
 
 def _similar(tag: str, tags: Mapping[str, ImageReference], most: int = 5) -> list[str]:
-    """Tags that look like one: that hold it or its words, or are spelt nearly so, or share a word."""
+    """Tags that look like one: that hold it or its words, are spelt nearly so, share a word."""
     words = [word for word in tag.split("-") if word]
     holding = [name for name in tags if tag in name or all(word in name for word in words)]
     near = difflib.get_close_matches(tag, tags, n=most, cutoff=0.5)
