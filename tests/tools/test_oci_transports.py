@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import run_strata
 from registry import ADDRESS, Registry
 from strata.core.errors import SignatureError, StrataError, TransportError
 from strata.oci.archive import Archive, write_archive
@@ -329,6 +330,21 @@ def test_a_layout_that_travels_by_digest_and_one_image_of_an_index(
     )
     entries = Index.parse(images.layout.read(images.both)).manifests
     assert mars["digest"] == str(entries[1].digest)
+
+
+def test_what_was_copied_is_said_wherever_it_went(images: Images, podman_store: Path) -> None:
+    folder = images.folder
+    for target, kept in (
+        (f"dir:{folder}/dir", True),
+        ("containers-storage:localhost/os:4.19", True),
+        (f"docker-archive:{folder}/d.tar:registry.example/os:4.19", False),
+    ):
+        done = run_strata("image", "copy", images.reference("one"), target, "--json")
+        document = json.loads(done.stdout)
+        assert (document["images"], document["layers"]) == (1, 2)
+        assert document["size"] > 300_000
+        assert (document["digest"] == str(images.one.digest)) is kept
+        assert content(target.replace(":registry.example/os:4.19", "")) == list(LAYERS)
 
 
 def test_a_policy_is_enforced_on_a_registrys_image(images: Images, registry: Registry) -> None:

@@ -103,17 +103,13 @@ def _arrived(destination: ImageReference, digest: Digest) -> Copied:
     if destination.transport == "oci":
         layout = Layout.open(Path(destination.name))
         return _count(layout, layout.resolve(destination.tag))
-    raw = b""
-    if destination.transport not in _CONVERTED:
-        raw = skopeo.inspect_raw(str(destination))
-        if Digest.of(raw) != digest:
-            raise DigestError(
-                f"{destination} is another image than was copied there",
-                hint="somebody else writes to the same name",
-                context={"expected": digest, "actual": Digest.of(raw)},
-            )
-    if not raw:
-        return Copied(digest, 1, 0, 0)
+    raw = skopeo.inspect_raw(str(destination))
+    if destination.transport not in _CONVERTED and Digest.of(raw) != digest:
+        raise DigestError(
+            f"{destination} is another image than was copied there",
+            hint="somebody else writes to the same name",
+            context={"expected": digest, "actual": Digest.of(raw)},
+        )
     manifests = [raw]
     if b'"manifests"' in raw and destination.transport == "docker":
         entries = Index.parse(raw).manifests
