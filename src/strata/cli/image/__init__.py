@@ -5,9 +5,19 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import add_command
-from strata.cli.image import copy, encapsulate, import_, index, prune
+from strata.cli.image import (
+    copy,
+    diff,
+    encapsulate,
+    import_,
+    index,
+    inspect,
+    ls,
+    owner,
+    prune,
+)
 
-VERBS = (encapsulate, import_, copy, index, prune)
+VERBS = (inspect, ls, owner, diff, encapsulate, import_, copy, index, prune)
 
 DESCRIPTION = """\
 Container images of operating systems: make one from an OSTree commit, bring one

@@ -1,0 +1,169 @@
+"""Comparing two images: packages, then layers and what a client fetches, then files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from strata.core.errors import ArchitectureError
+from strata.inspect.entries import File, shown
+from strata.inspect.packagediff import PackageChange, diff_packages, with_marks
+from strata.inspect.packages import ImagePackages, read_base_packages, read_packages
+from strata.inspect.view import ImageView, LayerView
+from strata.oci.source import ImageSource
+from strata.rpm.nevra import NEVRA
+
+Opened = tuple[ImageSource, ImageView]
+
+
+def check_comparable(old: ImageView, new: ImageView) -> None:
+    """Raise ArchitectureError when two images are for different architectures."""
+    if old.config.architecture != new.config.architecture:
+        raise ArchitectureError(
+            f"{old.name} is for {old.config.architecture or 'no architecture'} and {new.name} for "
+            f"{new.config.architecture or 'no architecture'}: they cannot be compared",
+            hint="compare images of one architecture",
+        )
+
+
+# --- layers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What a client that has A fetches for B: layers, each once, in B's order."""
+
+    layers: tuple[LayerView, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of their compressed sizes."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+
+def fetch_of(old: ImageView, new: ImageView) -> Fetch:
+    """The layers of `new` that `old` has neither by digest nor by diff-id."""
+    digests = {layer.digest for layer in old.layers}
+    diff_ids = {layer.diff_id for layer in old.layers}
+    found = []
+    for layer in new.layers:
+        if layer.digest not in digests and layer.diff_id not in diff_ids:
+            found.append(layer)
+            digests.add(layer.digest)
+            diff_ids.add(layer.diff_id)
+    return Fetch(tuple(found))
+
+
+# --- packages --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PackageDiff:
+    """The packages of two images and their differences."""
+
+    old: ImagePackages
+    new: ImagePackages
+    changes: tuple[PackageChange, ...]
+
+
+def compare_packages(old: Opened, new: Opened) -> PackageDiff:
+    """Read and compare the packages of two images; the bases' only when something differs.
+
+    Raises PackageError when one has no readable package database.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        ours, theirs = pool.map(lambda image: read_packages(*image), (old, new))
+        changes = diff_packages(ours.nevras, theirs.nevras)
+        if not changes:
+            return PackageDiff(ours, theirs, ())
+        pairs = ((old, ours), (new, theirs))
+        bases: Sequence[Sequence[NEVRA] | None]
+        if [of.digest for of in old[1].base] == [of.digest for of in new[1].base]:
+            # One base: it is read once, from an image that has nothing else, if there is one.
+            bases = 2 * (_base(*min(pairs, key=lambda pair: len(pair[0][1].layers))),)
+        else:
+            bases = tuple(pool.map(lambda pair: _base(*pair), pairs))
+    marked = with_marks(changes, (ours.nevras, bases[0]), (theirs.nevras, bases[1]))
+    return PackageDiff(ours, theirs, marked)
+
+
+def _base(image: Opened, packages: ImagePackages) -> Sequence[NEVRA] | None:
+    view = image[1]
+    if not view.base_layers:
+        return None
+    if packages.layer.number <= view.base_layers:
+        return packages.nevras
+    return read_base_packages(*image)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One path that differs. what: what differs about it, as words; empty when added or removed."""
+
+    path: str
+    old: File | None
+    new: File | None
+    what: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """changed, added or removed."""
+        return "added" if self.old is None else "removed" if self.new is None else "changed"
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON-ready values."""
+        return {
+            "path": shown(self.path),
+            "change": self.kind,
+            "what": list(self.what),
+            "old": self.old.to_json() if self.old else None,
+            "new": self.new.to_json() if self.new else None,
+        }
+
+
+def diff_files(old: Mapping[str, File], new: Mapping[str, File]) -> tuple[FileChange, ...]:
+    """Every path that differs, sorted; which layer a file is in does not count."""
+    found = []
+    for path in sorted(old.keys() | new.keys()):
+        one, other = old.get(path), new.get(path)
+        if one is None or other is None:
+            found.append(FileChange(path, one, other))
+        else:
+            what = differences(one, other)
+            if what:
+                found.append(FileChange(path, one, other, what))
+    return tuple(found)
+
+
+def differences(old: File, new: File) -> tuple[str, ...]:
+    """What differs between two files of a path, as words."""
+    if old.kind != new.kind:
+        return (f"{old.kind} → {new.kind}",)
+    found = []
+    if old.size_bytes != new.size_bytes:
+        found.append(f"content ({old.size_bytes} → {new.size_bytes} bytes)")
+    elif old.digest != new.digest:
+        found.append("content")
+    if old.target != new.target:
+        found.append(f"target {shown(old.target)} → {shown(new.target)}")
+    if old.mode != new.mode:
+        found.append(f"mode {old.mode:04o} → {new.mode:04o}")
+    if (old.uid, old.gid) != (new.uid, new.gid):
+        found.append(f"owner {old.uid}:{old.gid} → {new.uid}:{new.gid}")
+    left, right = dict(old.xattrs), dict(new.xattrs)
+    for name in sorted(left.keys() | right.keys()):
+        if left.get(name) != right.get(name):
+            values = f"{_value(left.get(name))} → {_value(right.get(name))}"
+            found.append(f"xattr {name.decode('utf-8', 'backslashreplace')} {values}")
+    return tuple(found)
+
+
+def _value(data: bytes | None) -> str:
+    if data is None:
+        return "none"
+    text = data.rstrip(b"\0").decode("utf-8", "replace")
+    return text if text.isprintable() and "�" not in text else data.hex()
