@@ -14,7 +14,7 @@ COMMANDS = (
     ["build"],
     ["run"],
     ["image"],
-    *(["image", verb] for verb in ("inspect", "ls", "owner", "diff")),
+    *(["image", verb] for verb in ("inspect", "ls", "owner", "diff", "lint")),
     *(["image", verb] for verb in ("encapsulate", "import", "copy", "index", "prune")),
     *(["image", "index", verb] for verb in ("create", "add", "replace", "show")),
     ["sample"],

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from strata.core.errors import ArchitectureError
 from strata.inspect.entries import File, shown
 from strata.inspect.packagediff import PackageChange, diff_packages, with_marks
-from strata.inspect.packages import ImagePackages, read_base_packages, read_packages
+from strata.inspect.packages import (
+    ImagePackages,
+    NoDatabaseError,
+    read_base_packages,
+    read_packages,
+)
 from strata.inspect.view import ImageView, LayerView
 from strata.oci.source import ImageSource
 from strata.rpm.nevra import NEVRA
@@ -60,39 +65,47 @@ def fetch_of(old: ImageView, new: ImageView) -> Fetch:
 
 @dataclass(frozen=True)
 class PackageDiff:
-    """The packages of two images and their differences."""
+    """The packages of two images, sorted, and their differences."""
 
-    old: ImagePackages
-    new: ImagePackages
+    old: tuple[NEVRA, ...]
+    new: tuple[NEVRA, ...]
     changes: tuple[PackageChange, ...]
 
 
 def compare_packages(old: Opened, new: Opened) -> PackageDiff:
     """Read and compare the packages of two images; the bases' only when something differs.
 
-    Raises PackageError when one has no readable package database.
+    An image without a package database has no packages. Raises PackageError when one is damaged or
+    of a format that is not read.
     """
     with ThreadPoolExecutor(2) as pool:
-        ours, theirs = pool.map(lambda image: read_packages(*image), (old, new))
-        changes = diff_packages(ours.nevras, theirs.nevras)
+        ours, theirs = pool.map(_read, (old, new))
+        left, right = (found.nevras if found else () for found in (ours, theirs))
+        changes = diff_packages(left, right)
         if not changes:
-            return PackageDiff(ours, theirs, ())
+            return PackageDiff(left, right, ())
         pairs = ((old, ours), (new, theirs))
         bases: Sequence[Sequence[NEVRA] | None]
         if [of.digest for of in old[1].base] == [of.digest for of in new[1].base]:
-            # One base: it is read once, from an image that has nothing else, if there is one.
+            # One base: it is read once, from the image with the fewest layers on top, if any.
             bases = 2 * (_base(*min(pairs, key=lambda pair: len(pair[0][1].layers))),)
         else:
             bases = tuple(pool.map(lambda pair: _base(*pair), pairs))
-    marked = with_marks(changes, (ours.nevras, bases[0]), (theirs.nevras, bases[1]))
-    return PackageDiff(ours, theirs, marked)
+    return PackageDiff(left, right, with_marks(changes, (left, bases[0]), (right, bases[1])))
 
 
-def _base(image: Opened, packages: ImagePackages) -> Sequence[NEVRA] | None:
+def _read(image: Opened) -> ImagePackages | None:
+    try:
+        return read_packages(*image)
+    except NoDatabaseError:
+        return None
+
+
+def _base(image: Opened, packages: ImagePackages | None) -> Sequence[NEVRA] | None:
     view = image[1]
     if not view.base_layers:
         return None
-    if packages.layer.number <= view.base_layers:
+    if packages and packages.layer.number <= view.base_layers:
         return packages.nevras
     return read_base_packages(*image)
 

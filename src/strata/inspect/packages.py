@@ -40,6 +40,10 @@ _SQLITE = b"SQLite format 3\0"
 _OBJECTS = "sysroot/ostree/repo/objects/"
 
 
+class NoDatabaseError(PackageError):
+    """An image has no package database, in any layer that was looked at."""
+
+
 @dataclass(frozen=True)
 class ImagePackages:
     """An image's packages, sorted. layer: the one that says so; origin: how it does, as words.
@@ -54,7 +58,7 @@ class ImagePackages:
 
 
 def read_packages(source: ImageSource, view: ImageView) -> ImagePackages:
-    """The packages of an image. Raises PackageError when it has no readable database."""
+    """The packages of an image. Raises NoDatabaseError, PackageError when it cannot be read."""
     listed, problem = read_metalayer(source, view)
     if listed is not None:
         last = view.layers[-1]
@@ -65,8 +69,14 @@ def read_packages(source: ImageSource, view: ImageView) -> ImagePackages:
 
 
 def read_base_packages(source: ImageSource, view: ImageView) -> tuple[NEVRA, ...]:
-    """The packages of the base below the derived layers. Raises PackageError."""
-    return real_packages(read_inventory_in(source, view, view.base)[0].nevras())
+    """The packages of the base below the derived layers; none when it has no database.
+
+    Raises PackageError when it cannot be read.
+    """
+    try:
+        return real_packages(read_inventory_in(source, view, view.base)[0].nevras())
+    except NoDatabaseError:
+        return ()
 
 
 def real_packages(nevras: Iterable[NEVRA]) -> tuple[NEVRA, ...]:
@@ -135,14 +145,14 @@ def read_inventory_in(
 ) -> tuple[Inventory, LayerView]:
     """The inventory in the topmost package database of some layers, and where that is.
 
-    Raises PackageError when there is none, it is damaged, or of a format that is not read.
+    Raises NoDatabaseError, PackageError when it is damaged, or of a format that is not read.
     """
     hidden: set[str] = set()
     for layer in search_order(layers):
         with _database(source, layer, hidden) as found:
             if found is not None:
                 return read_database(found), layer
-    raise PackageError(
+    raise NoDatabaseError(
         f"{view.name} has no package database",
         hint="packages are read from images of rpm systems; `strata image ls` shows any image",
         context={"looked in": ", ".join(f"/{folder}" for folder in KNOWN_FOLDERS)},

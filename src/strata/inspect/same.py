@@ -41,14 +41,14 @@ def same_system(
     old: Opened,
     new: Opened,
     files: tuple[Mapping[str, File], Mapping[str, File]],
-    packages: PackageDiff | None,
+    packages: PackageDiff,
 ) -> tuple[Difference, ...]:
     """Every difference of two systems; none when they are the same.
 
-    files: of both, with digests. packages: None when neither has a package database.
+    files: of both, with digests.
     """
     found = []
-    for change in packages.changes if packages else ():
+    for change in packages.changes:
         evrs = f"{change.old.evr if change.old else 'none'} → " + (
             str(change.new.evr) if change.new else "none"
         )

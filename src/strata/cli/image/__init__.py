@@ -12,12 +12,13 @@ from strata.cli.image import (
     import_,
     index,
     inspect,
+    lint,
     ls,
     owner,
     prune,
 )
 
-VERBS = (inspect, ls, owner, diff, encapsulate, import_, copy, index, prune)
+VERBS = (inspect, ls, owner, diff, lint, encapsulate, import_, copy, index, prune)
 
 DESCRIPTION = """\
 Container images of operating systems: make one from an OSTree commit, bring one

@@ -15,7 +15,6 @@ from strata.cli.image.looking import (
     write,
 )
 from strata.cli.progress import print_table, size
-from strata.core.errors import PackageError
 from strata.inspect.diff import (
     Fetch,
     FileChange,
@@ -70,23 +69,15 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         opened(context, arguments, arguments.new) as new,
     ):
         check_comparable(old[1], new[1])
-        packages, problem = _packages(old, new)
+        packages = compare_packages(old, new)
         if arguments.squashed:
             differ = _squashed(context, old, new, packages)
         else:
-            differ = _layered(context, old, new, packages, problem, with_files=not arguments.fetch)
+            differ = _layered(context, old, new, packages, with_files=not arguments.fetch)
     return 1 if differ and arguments.exit_code else 0
 
 
-def _packages(old: Opened, new: Opened) -> tuple[PackageDiff | None, str]:
-    """None, and why, for images of no rpm system."""
-    try:
-        return compare_packages(old, new), ""
-    except PackageError as error:
-        return None, error.message
-
-
-def _squashed(context: Context, old: Opened, new: Opened, packages: PackageDiff | None) -> bool:
+def _squashed(context: Context, old: Opened, new: Opened, packages: PackageDiff) -> bool:
     known: dict[LayerKey, LayerEntries] = {}
     files = tuple(
         all_files(context, image, digests=True, known=known).files for image in (old, new)
@@ -112,8 +103,7 @@ def _layered(
     context: Context,
     old: Opened,
     new: Opened,
-    packages: PackageDiff | None,
-    problem: str,
+    packages: PackageDiff,
     *,
     with_files: bool,
 ) -> bool:
@@ -126,24 +116,20 @@ def _layered(
         )
         files = diff_files(left, right)
     if context.as_json:
-        print_json(_document(old, new, packages, problem, fetch, files))
+        print_json(_document(old, new, packages, fetch, files))
     else:
-        _print_packages(packages, problem)
+        _print_packages(packages)
         _print_fetch(old, new, fetch)
         if files is not None:
             _print_files(files)
-    return bool(
-        old[1].manifest_digest != new[1].manifest_digest
-        and (files or fetch.layers or (packages and packages.changes))
-    )
+    # The same layers are the same packages and files; other layers may be too, but cost a fetch.
+    return [of.diff_id for of in old[1].layers] != [of.diff_id for of in new[1].layers]
 
 
-def _print_packages(packages: PackageDiff | None, problem: str) -> None:
-    if packages is None:
-        write(f"packages are not compared: {problem}")
-        return
+def _print_packages(packages: PackageDiff) -> None:
     if not packages.changes:
-        write(f"the same {plural(len(packages.new.nevras), 'package')}")
+        same = f"the same {plural(len(packages.new), 'package')}"
+        write(same if packages.new else "neither image has a package database")
         return
     rows = []
     for kind in ("changed", "removed", "added"):
@@ -184,18 +170,15 @@ def _print_files(files: Sequence[FileChange]) -> None:
 def _document(
     old: Opened,
     new: Opened,
-    packages: PackageDiff | None,
-    problem: str,
+    packages: PackageDiff,
     fetch: Fetch,
     files: tuple[FileChange, ...] | None,
 ) -> dict[str, object]:
-    changes = packages.changes if packages else ()
     document: dict[str, object] = {
-        **by_name(changes),
+        **by_name(packages.changes),
         "old": {"image": old[1].name, "manifest_digest": str(old[1].manifest_digest)},
         "new": {"image": new[1].name, "manifest_digest": str(new[1].manifest_digest)},
-        "packages": [change.to_json() for change in changes] if packages else None,
-        "problem": problem or None,
+        "packages": [change.to_json() for change in packages.changes],
         "fetch": {
             "layers": [layer.to_json() for layer in fetch.layers],
             "size_bytes": fetch.size_bytes,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from strata.cli.context import Context, add_command
 from strata.cli.image.looking import add_arch_option, all_files, opened, print_json, write
-from strata.core.errors import PackageError
 from strata.inspect.diff import Opened
 from strata.inspect.entries import shown
 from strata.inspect.owner import Owner, owner_of, read_locks
-from strata.inspect.packages import read_base_packages, read_inventory_in
+from strata.inspect.packages import NoDatabaseError, read_base_packages, read_inventory_in
 from strata.oci.reference import ImageReference
 from strata.rpm.inventory import Inventory
 
@@ -66,7 +65,7 @@ def _inventory(image: Opened) -> tuple[Inventory, str]:
     """The packages with their files; and why there are none, for an image of no rpm system."""
     try:
         return read_inventory_in(*image, image[1].layers)[0], ""
-    except PackageError as error:
+    except NoDatabaseError as error:
         return Inventory(()), error.message
 
 

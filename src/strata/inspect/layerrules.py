@@ -1,0 +1,100 @@
+"""Our own rules: what the layers of a product's image owe each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from strata.container.labels import METALAYER
+from strata.inspect.layers import node_packages
+from strata.inspect.lint import FATAL, Finding, Rule, Subject
+from strata.inspect.packages import PKGLIST_PATH
+
+# Links that systemd's own tmpfiles make, and that packages of the field ship.
+_LINKS = ("/var/run", "/var/lock", "/var/mail")
+
+
+def _base_node_package(subject: Subject) -> Iterator[Finding]:
+    base = subject.packages if subject.base_packages is None else subject.base_packages
+    for nevra in node_packages(base or (), subject.node_only):
+        yield Finding(
+            f"{nevra} belongs to the node layer and is in the base",
+            "take it out of the base's treefile: it is versioned with the product, not with the OS",
+        )
+
+
+def _ready(subject: Subject) -> str:
+    if not subject.node_only:
+        return "--node-only does not say which packages are the node layer's"
+    return "" if subject.packages is not None else "the image has no package database"
+
+
+def _metalayer(subject: Subject) -> Iterator[Finding]:
+    path = f"/{PKGLIST_PATH}"
+    if subject.problem:
+        hint = f"write the package list last again, or set the label {METALAYER} to false"
+        yield Finding(subject.problem, hint, path)
+    if subject.listed is None or subject.packages is None:
+        return
+    listed, there = Counter(subject.listed), Counter(subject.packages)
+    wrong = sorted(((listed - there) + (there - listed)).elements())
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+        message = f"the package list and the package database differ: {wrong[0]}{more}"
+        yield Finding(message, "write the package list after the last package is installed", path)
+
+
+def _base_pyc(subject: Subject) -> Iterator[Finding]:
+    for path, old in subject.image.base.items():
+        new = subject.files.get(path)
+        if path.endswith(".pyc") and (new is None or new.digest != old.digest):
+            verb = "removes" if new is None else "rewrites"
+            yield Finding(
+                f"a derived layer {verb} {path}, which the base compiled",
+                "keep python from writing it (PYTHONDONTWRITEBYTECODE=1) where packages install",
+                path,
+            )
+
+
+def _state_folders(subject: Subject) -> Iterator[Finding]:
+    for folder in ("/var", "/run", "/tmp"):
+        for path, file in subject.below(folder):
+            if file.kind != "dir" and not (path in _LINKS and file.kind == "link"):
+                yield Finding(
+                    f"{path} is in the image, where only empty folders may be",
+                    "a machine has its own: make it by tmpfiles.d, or ship it below /usr",
+                    path,
+                )
+
+
+RULES = (
+    Rule(
+        "base-node-package",
+        FATAL,
+        "no package of the node layer is in the base",
+        "strata, R0.1",
+        _base_node_package,
+        ready=_ready,
+    ),
+    Rule(
+        "metalayer",
+        FATAL,
+        "the last layer is the package list when the label says so, and is true",
+        "strata, R3.7 and R3.8",
+        _metalayer,
+    ),
+    Rule(
+        "base-pyc",
+        FATAL,
+        "derived layers leave the base's .pyc as they are",
+        "strata, R3.3",
+        _base_pyc,
+    ),
+    Rule(
+        "state-folders",
+        FATAL,
+        "/var, /run and /tmp hold empty folders alone",
+        "strata",
+        _state_folders,
+    ),
+)
