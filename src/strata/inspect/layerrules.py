@@ -45,15 +45,29 @@ def _metalayer(subject: Subject) -> Iterator[Finding]:
 
 
 def _base_pyc(subject: Subject) -> Iterator[Finding]:
-    for path, old in subject.image.base.items():
-        new = subject.files.get(path)
-        if path.endswith(".pyc") and (new is None or new.digest != old.digest):
-            verb = "removes" if new is None else "rewrites"
-            yield Finding(
-                f"a derived layer {verb} {path}, which the base compiled",
-                "keep python from writing it (PYTHONDONTWRITEBYTECODE=1) where packages install",
-                path,
-            )
+    base, files = subject.image.base, subject.files
+    for path, old in base.items():
+        new = files.get(path)
+        if not path.endswith(".pyc") or (new and new.digest == old.digest):
+            continue
+        source = _source(path)
+        before, after = base.get(source), files.get(source)
+        if before and (after is None or after.digest != before.digest):
+            continue  # the module itself was replaced or removed, and this with it
+        verb = "removes" if new is None else "rewrites"
+        yield Finding(
+            f"a derived layer {verb} {path}, which the base compiled",
+            "keep python from writing it (PYTHONDONTWRITEBYTECODE=1) where packages install",
+            path,
+        )
+
+
+def _source(path: str) -> str:
+    """The module that a .pyc was compiled from: X/__pycache__/a.TAG.pyc and X/a.pyc are X/a.py."""
+    folder, _, name = path.rpartition("/")
+    if folder.endswith("/__pycache__"):
+        return f"{folder.rpartition('/')[0]}/{name.split('.')[0]}.py"
+    return path[:-1]
 
 
 def _state_folders(subject: Subject) -> Iterator[Finding]:

@@ -1,0 +1,161 @@
+"""Small images made by hand, for looking at: layers by the standard library's tarfile, a package
+database of a few headers, and a layout around them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sqlite3
+import struct
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from strata.container.layers import write_image
+from strata.inspect.files import ImageFiles, read_files
+from strata.inspect.view import ImageView, view_of
+from strata.oci.digest import Digest
+from strata.oci.layout import Layout
+from strata.oci.model import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, ImageConfig, Manifest
+from strata.oci.reference import ImageReference
+from strata.oci.source import ImageSource, open_source
+
+RPMDB = "usr/lib/sysimage/rpm/rpmdb.sqlite"
+META = "usr/share/openshift/base/meta.json"
+# What every system has, so that a rule is broken by one thing alone.
+ROOTS = ("dev", "proc", "run", "sys", "tmp", "var", "sysroot", "etc", "usr")
+
+
+class Tar:
+    """A layer written by tarfile."""
+
+    def __init__(self) -> None:
+        self.buffer = io.BytesIO()
+        self.tar = tarfile.TarFile(
+            fileobj=self.buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        )
+
+    def add(
+        self,
+        name: str,
+        data: bytes = b"",
+        *,
+        kind: bytes = tarfile.REGTYPE,
+        target: str = "",
+        mode: int = 0o644,
+        owner: tuple[int, int] = (0, 0),
+        xattrs: Mapping[str, str] | None = None,
+    ) -> Tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.mode = kind, target, mode
+        info.uid, info.gid = owner
+        info.size = len(data)
+        info.pax_headers = {f"SCHILY.xattr.{key}": of for key, of in (xattrs or {}).items()}
+        self.tar.addfile(info, io.BytesIO(data))
+        return self
+
+    def folder(self, *names: str, mode: int = 0o755) -> Tar:
+        for name in names:
+            self.add(name, kind=tarfile.DIRTYPE, mode=mode)
+        return self
+
+    def symlink(self, name: str, target: str) -> Tar:
+        return self.add(name, kind=tarfile.SYMTYPE, target=target, mode=0o777)
+
+    def link(self, name: str, target: str) -> Tar:
+        return self.add(name, kind=tarfile.LNKTYPE, target=target)
+
+    def bytes(self) -> bytes:
+        self.tar.close()
+        return self.buffer.getvalue()
+
+
+def system() -> Tar:
+    """A layer that breaks no rule."""
+    tar = Tar().folder(*ROOTS).symlink("ostree", "sysroot/ostree")
+    tar.folder("usr/lib", "usr/lib/ostree")
+    return tar.add("usr/lib/ostree/prepare-root.conf", b"[composefs]\nenabled = yes\n")
+
+
+def write(
+    path: Path,
+    *layers: bytes,
+    labels: Mapping[str, str] | None = None,
+    titles: Sequence[str] = (),
+    architecture: str = "amd64",
+    history: Sequence[Mapping[str, object]] = (),
+    tag: str = "image",
+) -> str:
+    """An image of these layer tars in a layout; returns its reference."""
+    layout = Layout.create(path)
+    annotations = [{"org.opencontainers.image.title": title} for title in titles]
+    annotations += [{} for _ in range(len(layers) - len(titles))]
+    descriptors = []
+    for layer, extra in zip(layers, annotations, strict=True):
+        blob = layout.add(gzip.compress(layer, mtime=0), LAYER_GZIP)
+        descriptors.append(Descriptor(LAYER_GZIP, blob.digest, blob.size_bytes, extra))
+    diff_ids = tuple(Digest.of(layer) for layer in layers)
+    config = ImageConfig(architecture, "linux", "", {"Labels": dict(labels or {})}, diff_ids)
+    if history:
+        document = {**json.loads(config.to_bytes()), "history": list(history)}
+        raw = json.dumps(document).encode()
+        described = layout.add(raw, CONFIG)
+        manifest = Manifest(described, tuple(descriptors)).to_bytes()
+        layout.tag(tag, layout.add(manifest, MANIFEST))
+    else:
+        layout.tag(tag, write_image(layout, config, descriptors, {}))
+    return f"oci:{path}:{tag}"
+
+
+@contextmanager
+def looking(reference: str) -> Iterator[tuple[ImageSource, ImageView]]:
+    """An image, open."""
+    with open_source(ImageReference.parse(reference), architecture="x86_64") as source:
+        yield source, view_of(source, reference)
+
+
+def files_of(reference: str) -> ImageFiles:
+    """Its files."""
+    with looking(reference) as image:
+        return read_files(*image)
+
+
+def header(name: str, version: str, files: Sequence[str] = (), arch: str = "x86_64") -> bytes:
+    """An installed package's header: as rpm's docs/manual/format_header.md has it."""
+    version, _, release = version.partition("-")
+    folders = [f"{path.rpartition('/')[0]}/" for path in files]
+    values: list[tuple[int, int, int, bytes]] = [
+        (1000, 6, 1, name.encode() + b"\0"),
+        (1001, 6, 1, version.encode() + b"\0"),
+        (1002, 6, 1, (release or "1").encode() + b"\0"),
+        (1022, 6, 1, arch.encode() + b"\0"),
+    ]
+    if files:
+        names = b"".join(path.rpartition("/")[2].encode() + b"\0" for path in files)
+        values += [
+            (1116, 4, len(files), struct.pack(f">{len(files)}I", *range(len(files)))),
+            (1117, 8, len(files), names),
+            (1118, 8, len(files), b"".join(folder.encode() + b"\0" for folder in folders)),
+        ]
+    index, store = b"", b""
+    for tag, kind, count, data in values:
+        store += bytes(-len(store) % 4)
+        index += struct.pack(">IIII", tag, kind, len(store), count)
+        store += data
+    return struct.pack(">II", len(values), len(store)) + index + store
+
+
+def database(path: Path, *headers: bytes) -> bytes:
+    """The bytes of an rpmdb.sqlite."""
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)")
+        connection.executemany("INSERT INTO Packages (blob) VALUES (?)", [(of,) for of in headers])
+    return path.read_bytes()
+
+
+def pkglist(*rows: Sequence[str]) -> bytes:
+    """A meta.json."""
+    return json.dumps({"rpmdb.pkglist": [list(row) for row in rows]}).encode()
