@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import random
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +20,11 @@ from strata.inspect.contents import read_contents
 from strata.inspect.diff import diff_files, fetch_of
 from strata.inspect.files import LayerKey, read_files
 from strata.inspect.owner import find, resolve
+from strata.inspect.stream import open_tar
+from strata.oci.compression import Readable
+from strata.oci.digest import Digest
+from strata.oci.model import LAYER_GZIP, Descriptor
+from strata.oci.source import ImageSource
 
 pytestmark = pytest.mark.unit
 
@@ -205,3 +215,36 @@ def test_paths_are_found_through_links_and_loops_end(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="has no /usr/bin/x/y") as caught:
         find(image[1], files, "/usr/bin/x/y")
     assert caught.value.hint == "the nearest that is there is /usr/bin"
+
+
+class _Stored:
+    """A source of one blob."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @contextmanager
+    def open_layer(self, layer: Descriptor) -> Iterator[Readable]:
+        yield io.BytesIO(self._data)
+
+
+def names(data: bytes) -> list[bytes]:
+    source = cast(ImageSource, _Stored(data))
+    with open_tar(source, Descriptor(LAYER_GZIP, Digest("0" * 64), len(data))) as tar:
+        return [entry.path for entry in tar]
+
+
+def test_gzip_layers_of_many_members_with_padding_are_read() -> None:
+    data = Tar().add("a", b"x" * 5000).add("b").bytes()
+    members = b"".join(gzip.compress(data[at : at + 700]) for at in range(0, len(data), 700))
+    assert names(gzip.compress(data)) == names(members) == [b"a", b"b"]
+    assert names(members + bytes(512)) == [b"a", b"b"]
+
+
+def test_gzip_layers_that_are_cut_or_damaged_are_errors() -> None:
+    data = gzip.compress(Tar().add("a", random.Random(1).randbytes(5000)).bytes())  # noqa: S311
+    for end in range(0, len(data), 97):
+        with pytest.raises(ImageError):
+            names(data[:end])
+    with pytest.raises(ImageError, match="is damaged"):
+        names(data[:900] + bytes(64) + data[964:])

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from strata.core.errors import ImageError
 from strata.inspect.entries import File
+from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView
-from strata.oci.compression import decompress
 from strata.oci.source import ImageSource
-from strata.oci.tar import FILE, TarReader
+from strata.oci.tar import FILE
 
 MAX_FILE_BYTES = 4 << 20
 MAX_TOTAL_BYTES = 64 << 20
@@ -32,8 +32,7 @@ def read_contents(source: ImageSource, view: ImageView, files: Iterable[File]) -
     found: dict[str, bytes] = {}
     for number, digests in wanted.items():
         layer = view.layers[number - 1].descriptor
-        with source.open_layer(layer) as stream:
-            tar = TarReader(decompress(stream, layer.media_type))
+        with open_tar(source, layer) as tar:
             for entry in tar:
                 if entry.type != FILE or entry.size_bytes not in digests.values():
                     continue

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from strata.container.derived import OPAQUE, WHITEOUT
 from strata.core.errors import ImageError
 from strata.inspect.commitlayer import BaseTree, Objects, collect, walk
+from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView, LayerView
-from strata.oci.compression import decompress
 from strata.oci.source import ImageSource
 from strata.oci.tar import (
     BLOCKDEV,
@@ -150,8 +150,7 @@ def read_layer(
     encapsulated = layer.kind != "derived"
     objects = Objects()
     xattrs: dict[str, Xattrs] = {}
-    with source.open_layer(layer.descriptor) as stream:
-        tar = TarReader(decompress(stream, layer.descriptor.media_type))
+    with open_tar(source, layer.descriptor) as tar:
         for entry in tar:
             budget.spend(entry)
             path = normal_path(entry.path)

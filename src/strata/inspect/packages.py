@@ -21,8 +21,8 @@ from strata.container.derived import OPAQUE, WHITEOUT
 from strata.container.labels import METALAYER
 from strata.core.errors import ImageError, PackageError
 from strata.inspect.entries import normal_path, shown
+from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView, LayerView
-from strata.oci.compression import decompress
 from strata.oci.source import ImageSource
 from strata.oci.tar import DIRECTORY, FILE, HARDLINK, TarReader
 from strata.rpm.inventory import KNOWN_FOLDERS, Inventory, read_database
@@ -96,8 +96,7 @@ def read_metalayer(source: ImageSource, view: ImageView) -> tuple[tuple[NEVRA, .
     if last.size_bytes > MAX_METALAYER_BYTES:
         return None, f"{claim}{last} has {last.size_bytes} bytes"
     data = b""
-    with source.open_layer(last.descriptor) as stream:
-        tar = TarReader(decompress(stream, last.descriptor.media_type))
+    with open_tar(source, last.descriptor) as tar:
         for entry in tar:
             path = normal_path(entry.path)
             if entry.type == DIRECTORY:
@@ -183,8 +182,7 @@ def _extract(source: ImageSource, layer: LayerView, hidden: set[str], scratch: P
     other = ""
     objects: dict[str, Path] = {}
     removed: set[str] = set()
-    with source.open_layer(layer.descriptor) as stream:
-        tar = TarReader(decompress(stream, layer.descriptor.media_type))
+    with open_tar(source, layer.descriptor) as tar:
         for entry in tar:
             path = normal_path(entry.path)
             if path.startswith(_OBJECTS) and layer.kind != "derived":
