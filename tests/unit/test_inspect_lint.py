@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from lookimages import META, RPMDB, Tar, database, header, looking, pkglist, system, write
 from strata.cli.main import main
 from strata.inspect.entries import shown
@@ -128,6 +129,11 @@ def test_each_rule_is_broken_by_one_thing(rule: str, number: int, tmp_path: Path
 def test_every_rule_has_a_case_here_or_below() -> None:
     below = {"base-node-package", "metalayer", "base-pyc"}
     assert {rule.id for rule in RULES} == set(BROKEN) | below
+
+
+def test_the_docs_list_every_rule() -> None:
+    text = (ROOT / "docs/images.md").read_text()
+    assert [rule.id for rule in RULES if f"`{rule.id}`" not in text] == []
 
 
 def db(tmp_path: Path, *names: str) -> bytes:
