@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from strata.container import derive, derived
 from strata.core.errors import ImageError
 from strata.oci.compression import decompress
 from strata.oci.layout import Layout
+from strata.oci.model import CONFIG, ImageConfig, Manifest
 from strata.oci.tar import TarReader
 from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
@@ -198,3 +200,25 @@ def test_what_no_layer_can_say_is_refused() -> None:
         os.mkfifo(merged / "usr/pipe")
         with pytest.raises(ImageError, match="/usr/pipe is a device, a pipe or a socket"):
             derive.tree_changes(str(merged), base)
+
+
+def test_the_bases_configuration_comes_back_but_for_what_is_added(tmp_path: Path) -> None:
+    """A foreign base has a variant, authors and empty history entries, and keeps them."""
+    layout = Layout.create(tmp_path / "layout")
+    document = {
+        "architecture": "arm",
+        "os": "linux",
+        "variant": "v7",
+        "os.version": "1.2",
+        "author": "somebody",
+        "config": {"Labels": {"a": "b"}, "StopSignal": "SIGRTMIN+3"},
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "history": [{"created_by": "ENV x", "empty_layer": True}],
+    }
+    config = ImageConfig.parse(json.dumps(document).encode())
+    base = Manifest(layout.add(config.to_bytes(), CONFIG), ())
+    made = derive.append_layers(layout, base, config, [], labels={"c": "d"}, created="then")
+    written = json.loads(layout.read(Manifest.parse(layout.read(made)).config))
+    labels = {"a": "b", "c": "d"}
+    expected = {**document, "created": "then"}
+    assert written == {**expected, "config": {"Labels": labels, "StopSignal": "SIGRTMIN+3"}}

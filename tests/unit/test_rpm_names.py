@@ -96,6 +96,10 @@ def test_a_lock_is_written_whole_and_explains() -> None:
         "size": 10,
         "required-by": "a-1-1.noarch",
     }
+    assert Lock.parse(LOCK.to_bytes()) == LOCK
+    for wrong in (b"{", b"[]", b'{"version": 2}', LOCK.to_bytes().replace(b"b.rpm", b"../b")):
+        with pytest.raises(DefinitionError, match="l is not a lock: "):
+            Lock.parse(wrong, "l")
     assert LOCK.explain(NEVRA.parse("a-1-1.noarch")) == "it is named at m.yaml:3"
     expected = "b is required by a-1-1.noarch, a is named at m.yaml:3"
     assert LOCK.explain(NEVRA.parse("b-1-1.noarch")) == expected

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from strata.container.derived import OPAQUE, WHITEOUT
 from strata.container.labels import LAYER_TITLE
@@ -262,14 +262,12 @@ def append_layers(
     The base's layers come first, unchanged; its configuration is inherited, labels added.
     """
     inner = {**config.config, "Labels": {**config.labels, **labels}}
-    derived_config = ImageConfig(
-        config.architecture,
-        config.os,
-        created,
-        inner,
-        (*config.diff_ids, *(layer.diff_id for layer in layers)),
-        (*config.history, *(History(created, layer.title) for layer in layers)),
-        config.variant,
+    derived_config = replace(
+        config,
+        created=created,
+        config=inner,
+        diff_ids=(*config.diff_ids, *(layer.diff_id for layer in layers)),
+        history=(*config.history, *(History(created, layer.title) for layer in layers)),
     )
     descriptors = [
         Descriptor(

@@ -19,7 +19,7 @@ from strata.core.errors import ImageError
 from strata.oci.compression import Readable
 
 BLOCK = 512
-FILE, HARDLINK, SYMLINK, DIRECTORY = "0", "1", "2", "5"
+FILE, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 MAX_PATH_BYTES = 64 << 10

@@ -6,9 +6,12 @@ JSON, sorted by package, stable: the same packages give the same text.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from strata.core.errors import DefinitionError
 from strata.core.files import canonical_json, pretty_json
 from strata.rpm.nevra import NEVRA
 
@@ -76,6 +79,28 @@ class Lock:
             }
         )
 
+    @staticmethod
+    def parse(data: bytes, source: str = "lock") -> Lock:
+        """Read a lock strictly. Raises DefinitionError naming the place."""
+        try:
+            document = json.loads(data)
+            if document["version"] != LOCK_VERSION:
+                raise ValueError(f"version is not {LOCK_VERSION}")
+            packages = tuple(_parse_package(item) for item in document["packages"])
+            return Lock(
+                str(document["arch"]),
+                int(document["generated"]),
+                {str(key): str(value) for key, value in document["repositories"].items()},
+                packages,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise DefinitionError(
+                f"{source} is not a lock: {why}",
+                hint="delete it and build again",
+                context={"file": source},
+            ) from error
+
 
 def _package_json(package: LockedPackage) -> dict[str, object]:
     document: dict[str, object] = {
@@ -90,3 +115,20 @@ def _package_json(package: LockedPackage) -> dict[str, object]:
     if package.required_by:
         document["required-by"] = package.required_by
     return document
+
+
+def _parse_package(item: Any) -> LockedPackage:
+    location, sha256 = str(item["location"]), str(item["sha256"])
+    if location.startswith("/") or ".." in location.split("/"):
+        raise ValueError(f"location {location!r} leaves its repository")
+    if len(sha256) != 64 or not all(character in "0123456789abcdef" for character in sha256):
+        raise ValueError(f"{sha256!r} is not a sha256")
+    return LockedPackage(
+        NEVRA.parse(str(item["nevra"])),
+        str(item["repo"]),
+        location,
+        sha256,
+        int(item["size"]),
+        str(item.get("source", "")),
+        str(item.get("required-by", "")),
+    )
