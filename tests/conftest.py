@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,13 @@ def built_store(sample_repos: Path) -> Path:
     targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
     run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
     return store
+
+
+@pytest.fixture(scope="session")
+def nothing_left_running() -> Iterator[None]:
+    """After all tests that boot, no process and no mount of theirs is there."""
+    yield
+    assert leftovers(cache_folder() / "tests") == []
 
 
 def leftovers(folder: Path) -> list[str]:

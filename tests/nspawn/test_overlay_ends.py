@@ -21,7 +21,7 @@ from strata.machine.nspawn import NspawnMachine
 from strata.machine.session import AGENT_COMMAND, GO, agent_status, booted, stored_images
 from strata.oci.reference import ImageReference
 
-pytestmark = pytest.mark.nspawn
+pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
 
 UNIT = "node-image-overlay.service"
 PIPE = "/etc/tmpfiles.d/00-hang.conf"

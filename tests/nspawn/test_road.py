@@ -23,7 +23,7 @@ from strata.oci.source import open_source
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
-pytestmark = pytest.mark.nspawn
+pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
 
 # Inside the machine: every path of /usr with what a commit records of it.
 _LIST_USR = """

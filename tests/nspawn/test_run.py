@@ -24,7 +24,7 @@ from strata.node.pack import build_zipapp
 from strata.node.units import GENERATOR, GENERATOR_FOLDER
 from strata.oci.reference import ImageReference
 
-pytestmark = pytest.mark.nspawn
+pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
 
 
 def test_a_run_tells_programs_before_and_after(built_store: Path, strata: Strata) -> None:
