@@ -16,6 +16,7 @@ COMMANDS = (
     ["image"],
     *(["image", verb] for verb in ("inspect", "ls", "owner", "diff", "lint")),
     *(["image", verb] for verb in ("encapsulate", "import", "copy", "index", "prune")),
+    ["image", "simulate"],
     *(["image", "index", verb] for verb in ("create", "add", "replace", "show")),
     ["sample"],
     ["sample", "repos"],

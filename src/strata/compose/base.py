@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
@@ -17,9 +18,11 @@ from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
-from strata.compose.store import publish
+from strata.compose.store import publish, stored_manifest
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
+from strata.container.packing_plan import read_plan
+from strata.container.packing_stable import pack_stable
 from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
@@ -27,6 +30,7 @@ from strata.core.events import Reporter
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
+from strata.oci.model import Manifest
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
@@ -188,12 +192,15 @@ def build_base(
             writer.set_ref(str(job.target), commit)
             step.detail(commit[:12])
     with reporter.step("encapsulate") as step:
+        prior = stored_manifest(workspace.layout, str(job.target), context.arch)
+        plan = read_plan(Manifest.parse(workspace.layout.read(prior))) if prior else ()
         manifest = encapsulate(
             repo,
             commit,
             workspace.layout,
             component_map(inventory, kernel),
             Options(context.arch, _labels(job), COMMAND, threads=context.jobs),
+            packing=partial(pack_stable, prior=plan),
             step=step,
         )
         outputs = publish(workspace.layout, str(job.target), manifest, context.arch)
@@ -207,6 +214,7 @@ def build_base(
         "kernel": kernel,
         "packages": len(inventory.packages),
         "epoch": job.epoch,
+        "prior": str(prior.digest) if prior else "",
     }
 
 

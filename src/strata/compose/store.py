@@ -31,3 +31,15 @@ def publish(layout: Layout, tag: str, manifest: Descriptor, arch: str) -> dict[s
         "layers": len(layers),
         "size_bytes": sum(layer.size_bytes for layer in layers),
     }
+
+
+def stored_manifest(layout: Layout, tag: str, arch: str) -> Descriptor | None:
+    """The manifest a tag has for an architecture; None when there is none, or no longer whole."""
+    known = layout.tags().get(tag)
+    if known is None or not layout.has(known.digest):
+        return None
+    platform = Platform("linux", goarch(arch))
+    for item in Index.parse(layout.read(known)).manifests:
+        if item.platform == platform and layout.has(item.digest):
+            return item
+    return None

@@ -8,14 +8,16 @@ commit and packing give the same bytes. Source: ostree-ext's container/encapsula
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from strata.container.export import write_chunk_layer, write_commit_layer
-from strata.container.labels import COMMAND, COMPONENTS, image_labels
+from strata.container.labels import COMMAND, COMPONENTS, CONTENT, image_labels
 from strata.container.layers import Layer, write_image, write_layer
-from strata.container.packing import Bin, Component, chunk_name, pack
+from strata.container.packing import Bin, Component, chunk_name
+from strata.container.packing_stable import chunk_content, pack_stable
 from strata.core.clock import rfc3339
 from strata.core.errors import ImageError
 from strata.core.events import Step
@@ -66,7 +68,7 @@ def encapsulate(
     components: ComponentMap,
     options: Options,
     *,
-    packing: Packing = pack,
+    packing: Packing = pack_stable,
     step: Step,
 ) -> Descriptor:
     """Write a commit's image into a layout; returns its manifest's descriptor (not tagged).
@@ -88,7 +90,10 @@ def encapsulate(
     for layer, packed in zip(layers[1:], bins):
         names = ",".join(sorted(item.name for item in packed))
         of = layer.descriptor
-        descriptors.append(Descriptor(of.media_type, of.digest, of.size_bytes, {COMPONENTS: names}))
+        notes = {COMPONENTS: names}
+        if packed:
+            notes[CONTENT] = chunk_content(packed)
+        descriptors.append(Descriptor(of.media_type, of.digest, of.size_bytes, notes))
     return _image(layout, commit, found, layers, descriptors, options)
 
 
@@ -166,7 +171,7 @@ def _write(layout: Layout, jobs: Sequence[_Job], options: Options, step: Step) -
 
 @dataclass(frozen=True)
 class Content:
-    """A tree's objects by component. components: with their sizes, sorted by identifier.
+    """A tree's objects by component. components: with sizes and content, sorted by identifier.
 
     objects: by component, checksums ascending; paths: of an object, in tree order.
     """
@@ -201,6 +206,16 @@ def assign(repo: Repo, tree: Tree, components: ComponentMap) -> Content:
             raise ImageError(f"component {identifier} owns files and is not described")
         of = components.components[identifier]
         size = sum(repo.size(checksum) for checksum in objects[identifier])
-        sized.append(Component(of.identifier, of.name, of.source, of.frequency, size))
+        content = _content_digest(objects[identifier], paths)
+        sized.append(replace(of, size_bytes=size, content=content))
     ordered = {identifier: sorted(mine) for identifier, mine in objects.items()}
     return Content(tuple(sized), ordered, paths)
+
+
+def _content_digest(objects: Sequence[Checksum], paths: Mapping[Checksum, Sequence[str]]) -> str:
+    """Of all that a component puts into its layer: its objects, and where they are visible."""
+    total = hashlib.sha256()
+    for checksum in sorted(objects):
+        for path in paths[checksum]:
+            total.update(f"{checksum} {path}\0".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()

@@ -15,6 +15,8 @@ LINUX = "ostree.linux"
 BOOTC = "containers.bootc"
 VERSION = "org.opencontainers.image.version"
 COMPONENTS = "ostree.components"
+# Ours: a digest of what is in a chunk, so that the next build knows what changed.
+CONTENT = "strata.content"
 INPUT_HASH = "rpmostree.inputhash"
 COMMAND = "ostree.container-cmd"
 METALAYER = "io.openshift.metalayer"

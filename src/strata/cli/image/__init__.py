@@ -16,9 +16,10 @@ from strata.cli.image import (
     ls,
     owner,
     prune,
+    simulate,
 )
 
-VERBS = (inspect, ls, owner, diff, lint, encapsulate, import_, copy, index, prune)
+VERBS = (inspect, ls, owner, diff, lint, encapsulate, import_, copy, index, prune, simulate)
 
 DESCRIPTION = """\
 Container images of operating systems: make one from an OSTree commit, bring one

@@ -16,9 +16,12 @@ from strata.container.compress import COMPRESSIONS
 from strata.container.contentmeta import parse_contentmeta
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.packing import DEFAULT_BINS, pack
+from strata.container.packing_plan import Plan, read_plan
+from strata.container.packing_stable import pack_stable
 from strata.core.errors import UsageError
 from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
@@ -27,9 +30,15 @@ Make a container image from an OSTree commit: the commit's metadata in the
 first layer, its files in chunks. Packages that change together share a chunk;
 they are read from the commit's package database, or given by --contentmeta.
 The same commit and packing give the same layers, here and with rpm-ostree.
+With --prior, chunks whose content is the same stay as they are in that image:
+a client that has it fetches the others alone.
 
   strata image encapsulate --repo /ostree/repo fedora/stable oci:out:stable
+  strata image encapsulate --repo /ostree/repo fedora/stable oci:out:stable \\
+      --prior oci:out:stable
 """
+
+PACKINGS = {"stable": pack_stable, "upstream": pack}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +56,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--repo", metavar="DIR", required=True, help="the OSTree repository")
     add("--contentmeta", metavar="FILE", help="which object is in which layer (upstream's JSON)")
     add("--max-layers", metavar="N", type=int, help=f"chunks at most (default: {DEFAULT_BINS})")
+    add(
+        "--packing",
+        choices=tuple(PACKINGS),
+        default="stable",
+        help="which components share a chunk (default: stable; upstream: as rpm-ostree has it)",
+    )
+    add("--prior", metavar="IMGREF", help="an image of the earlier build, whose chunks are kept")
     add("--compression", choices=COMPRESSIONS, default="gzip", help="of layers (default: gzip)")
     add("--label", metavar="KEY=VALUE", action="append", default=[], help="add a label")
     add("--copymeta", metavar="KEY", action="append", default=[], help="commit metadata as label")
@@ -72,6 +88,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         components = commit_components(repo, Tree.load(repo, commit))
     if not target.tag:
         raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
+    plan: Plan = ()
+    if arguments.prior:
+        earlier = ImageReference.parse(arguments.prior)
+        with open_source(earlier, architecture=arguments.arch or context.arch) as source:
+            plan = read_plan(source.manifest)
+        if not plan:
+            context.reporter.warn(f"{arguments.prior} does not say what its chunks hold")
+    packing = partial(PACKINGS[arguments.packing], bins=bins, prior=plan)
     options = Options(
         arguments.arch or context.arch,
         labels,
@@ -82,9 +106,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         context.jobs,
     )
     with context.reporter.step(f"encapsulate {commit[:12]}") as step:
-        made = encapsulate(
-            repo, commit, layout, components, options, packing=partial(pack, bins=bins), step=step
-        )
+        made = encapsulate(repo, commit, layout, components, options, packing=packing, step=step)
         layout.tag(target.tag, made)
     layers = Manifest.parse(layout.read(made)).layers
     total = sum(layer.size_bytes for layer in layers)
