@@ -5,7 +5,7 @@ STORE ?= build/store
 FUZZ_SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup check test demo bench fuzz clean lock lint
+.PHONY: help setup check test demo bench soak fuzz clean lock lint
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,9 @@ demo: setup ## build the three layers and overlay the node layer on a running sy
 
 bench: setup ## measure, against peers in the same run
 	$(PYTEST) -q -s -m bench
+
+soak: setup ## the long repetitions: killed at random moments, over and over
+	$(PYTEST) -m soak
 
 fuzz: setup ## fuzz every parser of untrusted input, FUZZ_SECONDS each (60)
 	@mkdir -p build/fuzz

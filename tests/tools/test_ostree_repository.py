@@ -260,11 +260,12 @@ while True:
 """
 
 
-@pytest.mark.timeout(120)
-def test_a_writer_killed_at_any_time_leaves_a_valid_repository(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.soak)])
+def test_a_writer_killed_at_any_time_leaves_a_valid_repository(tmp_path: Path, times: int) -> None:
     repo = Repo.init(tmp_path / "repo")
     chance = random.Random(7)  # noqa: S311  (only when to kill)
-    for _ in range(10):
+    for _ in range(times):
         process = subprocess.Popen(
             [sys.executable, "-c", _ENDLESS, str(repo.path)],
             stdout=subprocess.PIPE,

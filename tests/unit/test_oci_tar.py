@@ -200,3 +200,34 @@ def test_numbers_of_pax_headers_are_bounded(key: bytes) -> None:
     assert 7 in (entry.uid, entry.gid, entry.size_bytes)
     with pytest.raises(ImageError, match="a pax header has a number of 5000 digits"):
         list(TarReader(io.BytesIO(with_pax(b" %s=%s\n" % (key, b"9" * 5000)))))
+
+
+def header_of(entry: TarEntry, copied_from: TarEntry | None = None) -> bytes:
+    sink = io.BytesIO()
+    TarWriter(sink).entry(entry, copied_from=copied_from)
+    return sink.getvalue()[-512:]
+
+
+def test_a_copied_header_keeps_what_its_names_held() -> None:
+    """As tar-rs does, which writes a name and one NUL over the field that was there."""
+    object_name = b"sysroot/ostree/repo/objects/12/" + b"3" * 62 + b".file"
+    of_object = TarEntry(object_name, SYMLINK, target=b"t" * 40)
+    link = header_of(TarEntry(b"usr/bin/x", HARDLINK, target=object_name), of_object)
+    assert link[:100] == b"usr/bin/x\0" + object_name[10:] + b"\0\0"
+    assert link[157:257] == object_name + b"\0\0"
+    empty = header_of(TarEntry(b"usr/bin/x", FILE), of_object)
+    assert empty[157:257] == (b"t" * 40).ljust(100, b"\0")
+    for block in (link, empty):
+        assert int(block[148:155], 8) == sum(block[:148]) + 8 * 32 + sum(block[156:])
+    assert [entry.path for entry in TarReader(io.BytesIO(link + bytes(1024)))] == [b"usr/bin/x"]
+
+
+def test_what_is_left_of_long_names_in_their_headers() -> None:
+    """Whole characters of a path's beginning; as many of a target's components as fit."""
+    path = b"a" * 99 + "é".encode() + b"rest"
+    assert header_of(TarEntry(path, FILE))[:100] == b"a" * 99 + b"\0"
+    target = b"/".join([b"c" * 40] * 4)
+    field = header_of(TarEntry(b"x", SYMLINK, target=target))[157:257]
+    assert field == (b"c" * 40 + b"/" + b"c" * 40).ljust(100, b"\0")
+    field = header_of(TarEntry(b"x", SYMLINK, target=b"c" * 101))[157:257]
+    assert field == bytes(100)

@@ -9,11 +9,11 @@ Source: ostree-ext's cli.rs (ContentMeta).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from strata.container.encapsulate import ComponentMap
-from strata.container.packing import ALWAYS, Component
+from strata.container.packing import ALWAYS, Bin, Component
 from strata.core.errors import DefinitionError, ObjectError
 from strata.ostree.objects import Checksum, parse_checksum
 
@@ -30,10 +30,15 @@ class ContentMeta:
     layers: Mapping[str, str]
     labels: Mapping[str, str]
 
-    @property
-    def max_layers(self) -> int:
-        """How many chunks there are when each layer is one: upstream's default."""
-        return len(self.layers) + 1
+    def packing(self, components: Sequence[Component]) -> tuple[Bin, ...]:
+        """A chunk for each layer in the file's order, and an empty one: upstream's default.
+
+        components: those that have objects. A layer that has none is an empty chunk; objects that
+        are not mapped have one before the last.
+        """
+        there = {item.identifier: item for item in components}
+        bins = [(there.pop(name),) if name in there else () for name in self.layers]
+        return (*bins, *((item,) for item in there.values()), ())
 
     def components(self) -> ComponentMap:
         """The layers as components."""

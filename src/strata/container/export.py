@@ -129,6 +129,7 @@ def _content(tar: TarWriter, repo: Repo, checksum: Checksum, paths: Sequence[str
         where = visible_path(path)
         if kind == FILE and size == 0:
             # An empty file is not a link: some runtimes lose links to empty objects.
-            tar.entry(TarEntry(where, FILE, mode, header.uid, header.gid))
+            link = TarEntry(where, FILE, mode, header.uid, header.gid)
         else:
-            tar.entry(TarEntry(where, HARDLINK, mode, header.uid, header.gid, target=name))
+            link = TarEntry(where, HARDLINK, mode, header.uid, header.gid, target=name)
+        tar.entry(link, copied_from=entry)

@@ -21,7 +21,7 @@ a rare update that costs much, for the sake of those that follow.
 Laws: the same components with the plan they were packed by give that plan; an unchanged component
 stays with its chunk as long as no chunk-mate changes, comes or goes, DECAY and the limit apart.
 
-O(u²) in the number of units, twice. Measured alternatives: docs/adr/0010-packing-is-stable.md.
+O(u²) in the number of units, twice. Measured alternatives: docs/adr/0011-packing-is-stable.md.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def _number(value: int, width: int) -> bytes:
 
 
 def _header(entry: TarEntry, kind: bytes, path: bytes, target: bytes, magic: bytes) -> bytes:
+    """A header block. path, target: the two fields, 100 bytes at most."""
     fields = [
-        path[:100].ljust(100, b"\0"),
+        path.ljust(100, b"\0"),
         _number(entry.mode & 0o7777, 8),
         _number(entry.uid, 8),
         _number(entry.gid, 8),
@@ -72,13 +73,40 @@ def _header(entry: TarEntry, kind: bytes, path: bytes, target: bytes, magic: byt
         _number(entry.mtime, 12),
         b" " * 8,
         kind,
-        target[:100].ljust(100, b"\0"),
+        target.ljust(100, b"\0"),
         magic,
         bytes(32 + 32 + 8 + 8 + 155 + 12),
     ]
     block = b"".join(fields)
     checksum = sum(block)
     return block[:148] + _number(checksum, 8) + block[156:]
+
+
+def _name_field(path: bytes, under: bytes) -> bytes:
+    """The name of an entry; of a long one, whole characters of its beginning."""
+    if len(path) <= 100:
+        return _over(under, path)
+    cut = path[:100]
+    whole = cut.decode("utf-8", "ignore").encode()
+    return _over(under, whole if cut.startswith(whole) and len(cut) - len(whole) < 4 else cut)
+
+
+def _target_field(target: bytes, under: bytes) -> bytes:
+    """The target of a link; of a long one, as many of its components as fit."""
+    if len(target) <= 100:
+        return _over(under, target)
+    fits = b""
+    for part in target.split(b"/"):
+        longer = part if not fits else fits + b"/" + part
+        if len(longer) > 100:
+            break
+        fits = longer
+    return _over(under, fits)
+
+
+def _over(under: bytes, text: bytes) -> bytes:
+    """A field that held something, with another text and its NUL written over it."""
+    return (text + b"\0" + under[len(text) + 1 :])[:100]
 
 
 def padding(size: int) -> bytes:
@@ -92,10 +120,14 @@ class TarWriter:
     def __init__(self, sink: Sink) -> None:
         self._write = sink.write
 
-    def entry(self, entry: TarEntry, body: bytes = b"") -> None:
+    def entry(
+        self, entry: TarEntry, body: bytes = b"", *, copied_from: TarEntry | None = None
+    ) -> None:
         """Write an entry's headers, and its body when it is given here.
 
         With a longer body, write `size_bytes` bytes by `body()` and close with `pad()`.
+        copied_from: the entry whose header this one's is a copy of: what its names held behind the
+        new ones' NUL stays there. No reader looks at it, but upstream's diff-ids depend on it.
         """
         if len(entry.path) > 100:
             self._long(b"L", entry.path)
@@ -105,10 +137,19 @@ class TarWriter:
         if xattrs:
             self._pax(xattrs)
         kind = entry.type.encode("latin-1")
-        self._write(_header(entry, kind, entry.path, entry.target, _GNU_MAGIC))
+        path, target = self._fields(entry, copied_from)
+        self._write(_header(entry, kind, path, target, _GNU_MAGIC))
         if body:
             self._write(body)
             self._write(padding(len(body)))
+
+    def _fields(self, entry: TarEntry, copied_from: TarEntry | None) -> tuple[bytes, bytes]:
+        """What is in the two name fields."""
+        under_path, under_target = b"", b""
+        if copied_from:
+            under_path, under_target = self._fields(copied_from, None)
+        target = _target_field(entry.target, under_target) if entry.target else under_target
+        return _name_field(entry.path, under_path), target
 
     def body(self, data: bytes) -> None:
         """A piece of the last entry's body."""

@@ -14,7 +14,7 @@ from strata.cli.progress import size
 from strata.compose.components import commit_components
 from strata.container.compress import COMPRESSIONS
 from strata.container.contentmeta import parse_contentmeta
-from strata.container.encapsulate import Options, encapsulate
+from strata.container.encapsulate import Options, Packing, encapsulate
 from strata.container.packing import DEFAULT_BINS, pack
 from strata.container.packing_plan import Plan, read_plan
 from strata.container.packing_stable import pack_stable
@@ -59,8 +59,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add(
         "--packing",
         choices=tuple(PACKINGS),
-        default="stable",
-        help="which components share a chunk (default: stable; upstream: as rpm-ostree has it)",
+        help="which components share a chunk (default: stable, or the contentmeta file's layers; "
+        "upstream: as rpm-ostree has it)",
     )
     add("--prior", metavar="IMGREF", help="an image of the earlier build, whose chunks are kept")
     add("--compression", choices=COMPRESSIONS, default="gzip", help="of layers (default: gzip)")
@@ -78,24 +78,17 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     repo = Repo.open(Path(arguments.repo))
     commit = repo.rev_parse(arguments.commit)
     labels = pairs(arguments.label, "--label")
-    bins = arguments.max_layers or DEFAULT_BINS
+    packing = _packing(context, arguments)
     if arguments.contentmeta:
         path = Path(arguments.contentmeta)
         meta = parse_contentmeta(path.read_bytes(), str(path))
         components, labels = meta.components(), {**meta.labels, **labels}
-        bins = arguments.max_layers or meta.max_layers
+        if not (arguments.packing or arguments.max_layers or arguments.prior):
+            packing = meta.packing
     else:
         components = commit_components(repo, Tree.load(repo, commit))
     if not target.tag:
         raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
-    plan: Plan = ()
-    if arguments.prior:
-        earlier = ImageReference.parse(arguments.prior)
-        with open_source(earlier, architecture=arguments.arch or context.arch) as source:
-            plan = read_plan(source.manifest)
-        if not plan:
-            context.reporter.warn(f"{arguments.prior} does not say what its chunks hold")
-    packing = partial(PACKINGS[arguments.packing], bins=bins, prior=plan)
     options = Options(
         arguments.arch or context.arch,
         labels,
@@ -123,3 +116,16 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(f"{target}: {made.digest}, {len(layers)} layers, {size(total)}\n")
     return 0
+
+
+def _packing(context: Context, arguments: argparse.Namespace) -> Packing:
+    """The packing the options ask for, with the plan of the earlier build when one is named."""
+    plan: Plan = ()
+    if arguments.prior:
+        earlier = ImageReference.parse(arguments.prior)
+        with open_source(earlier, architecture=arguments.arch or context.arch) as source:
+            plan = read_plan(source.manifest)
+        if not plan:
+            context.reporter.warn(f"{arguments.prior} does not say what its chunks hold")
+    bins = arguments.max_layers or DEFAULT_BINS
+    return partial(PACKINGS[arguments.packing or "stable"], bins=bins, prior=plan)
