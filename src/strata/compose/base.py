@@ -30,7 +30,7 @@ from strata.core.events import Reporter
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
-from strata.oci.model import Manifest
+from strata.oci.model import Descriptor, Manifest
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
@@ -214,8 +214,21 @@ def build_base(
         "kernel": kernel,
         "packages": len(inventory.packages),
         "epoch": job.epoch,
-        "prior": str(prior.digest) if prior else "",
+        "prior": _prior(context, job, prior, manifest),
     }
+
+
+def _prior(context: BuildContext, job: BaseJob, prior: Descriptor | None, made: Descriptor) -> str:
+    """The image whose chunks were kept, for the record; empty for none.
+
+    What was built again and came out as it was keeps the one it was first made with.
+    """
+    if prior is None:
+        return ""
+    earlier = context.record(job.target)
+    if earlier and prior.digest == made.digest:
+        return str(earlier.outputs.get("prior", ""))
+    return str(prior.digest)
 
 
 def _finish_tree(

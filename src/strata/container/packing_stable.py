@@ -44,11 +44,16 @@ HORIZON_UPDATES = 26
 
 
 def pack_stable(
-    components: Sequence[Component], bins: int = DEFAULT_BINS, prior: Plan = ()
+    components: Sequence[Component],
+    bins: int = DEFAULT_BINS,
+    prior: Plan = (),
+    *,
+    decay: float = DECAY,
 ) -> tuple[Bin, ...]:
     """Components into at most `bins` bins; every component is in exactly one.
 
-    prior: the plan of the earlier build. The order of the input plays no part.
+    prior: the plan of the earlier build; decay: how much it may cost of one made without a plan.
+    The order of the input plays no part.
     Raises ImageError when bins is below 4.
     """
     check_bins(bins)
@@ -58,7 +63,7 @@ def pack_stable(
     room = bins - len(special)
     fresh = _join([_Chunk.of(unit) for unit in units], room)
     packed = _keep(units, room, prior) if prior else fresh
-    if _cost(packed) > DECAY * _cost(fresh):
+    if _cost(packed) > decay * _cost(fresh):
         packed = fresh
     return (*(chunk.bin for chunk in packed), *special)
 
@@ -103,34 +108,33 @@ class _Unit:
 class _Chunk:
     """A chunk in the making. still: the chance that an update leaves it alone.
 
-    clean_bytes: what is fetched again, although it did not change, if it is joined to another.
+    at_stake: bytes that an update leaves alone, in the mean: size_bytes · still. clean_bytes: what
+    is fetched again, although it did not change, if it is joined to another.
     """
 
     components: Bin
     size_bytes: int
     still: float
+    at_stake: float
     clean_bytes: int = 0
 
     @staticmethod
     def of(unit: _Unit, *, clean: bool = False) -> _Chunk:
         size = sum(item.size_bytes for item in unit.components)
-        return _Chunk(unit.components, size, math.exp(-unit.rate), size if clean else 0)
+        still = math.exp(-unit.rate)
+        return _Chunk(unit.components, size, still, size * still, size if clean else 0)
 
     @property
     def bin(self) -> Bin:
         return tuple(sorted(self.components, key=lambda item: item.identifier))
 
     def joined(self, other: _Chunk) -> _Chunk:
-        return _Chunk(
-            self.components + other.components,
-            self.size_bytes + other.size_bytes,
-            self.still * other.still,
-        )
+        size, still = self.size_bytes + other.size_bytes, self.still * other.still
+        return _Chunk(self.components + other.components, size, still, size * still)
 
     def price(self, other: _Chunk) -> float:
         """What joining two chunks costs, in bytes."""
-        more = self.size_bytes * self.still * (1 - other.still)
-        more += other.size_bytes * other.still * (1 - self.still)
+        more = self.at_stake * (1 - other.still) + other.at_stake * (1 - self.still)
         return HORIZON_UPDATES * more + self.clean_bytes + other.clean_bytes
 
 
@@ -215,8 +219,8 @@ def _join(chunks: Sequence[_Chunk], limit: int) -> list[_Chunk]:
     nearest: dict[int, tuple[float, int]] = {}
 
     def seek(index: int) -> None:
-        mine = alive[index]
-        options = [(mine.price(alive[other]), other) for other in alive if other > index]
+        price = alive[index].price
+        options = [(price(chunk), other) for other, chunk in alive.items() if other > index]
         if options:
             nearest[index] = min(options)
         else:
