@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from strata.compose.composes import fetched_between, parse_components
 from strata.container.labels import COMPONENTS, CONTENT
 from strata.container.packing import ALWAYS, Component
 from strata.container.packing_history import History, generate
-from strata.container.packing_plan import PlannedChunk, read_plan
+from strata.container.packing_plan import Plan, PlannedChunk, read_plan
 from strata.container.packing_replay import Update, packers, replay
+from strata.container.packing_stable import expected_bytes, pack_stable, planned
 from strata.core.errors import DefinitionError
 from strata.oci.digest import Digest
 from strata.oci.model import CONFIG, LAYER_GZIP, Descriptor, Manifest
@@ -66,6 +68,16 @@ def test_a_history_is_repeatable_and_changes_about_as_many_sources_as_asked() ->
     names = [{item.name for item in compose} for compose in composes]
     assert any(new - old for old, new in zip(names, names[1:]))
     assert any(old - new for old, new in zip(names, names[1:]))
+
+
+def test_hundreds_of_updates_leave_a_packing_near_a_fresh_one() -> None:
+    start = parse_components(FIXTURE.read_bytes(), "list")[:70]
+    plan: Plan = ()
+    for compose in generate(start, History(300, seed=4, changes=3)):
+        packed = pack_stable(compose, 16, plan, decay=math.inf)
+        plan = planned(packed)
+    assert {item.name for item in compose} != {item.name for item in start}
+    assert expected_bytes(packed) <= 1.1 * expected_bytes(pack_stable(compose, 16))
 
 
 def test_images_are_compared_by_their_layers() -> None:
