@@ -29,7 +29,7 @@ import pytest
 from strata.container.encapsulate import ComponentMap, Options, encapsulate
 from strata.container.importer import ImportResult, import_image
 from strata.container.layers import write_image
-from strata.container.packing import Component
+from strata.container.packing import Component, pack
 from strata.container.selinux import policy_of, relabel
 from strata.core.errors import (
     DigestError,
@@ -165,7 +165,13 @@ class Lab:
         components = ComponentMap({n: Component(n, n, n, 1, 0) for n in names}, owner_of)
         with silent().step("encapsulate") as step:
             return encapsulate(
-                self.origin, commit, self.layout, components, Options("x86_64"), step=step
+                self.origin,
+                commit,
+                self.layout,
+                components,
+                Options("x86_64"),
+                packing=pack,
+                step=step,
             )
 
     def reference(self, tag: str = "image") -> ImageReference:
