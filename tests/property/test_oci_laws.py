@@ -26,7 +26,7 @@ digests = st.one_of(st.none(), st.binary(max_size=4).map(Digest.of))
 tags = st.one_of(st.just(""), st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True))
 paths = st.text(st.characters(exclude_characters=":@\0"), min_size=1)
 anything = st.text(st.characters(exclude_characters="\0"), min_size=1)
-hosts = st.sampled_from(["quay.io", "registry.example:5000", "localhost"])
+hosts = st.sampled_from(["example.com", "registry.example:5000", "localhost"])
 repositories = st.builds(
     lambda host, path: "/".join((host, *path)), hosts, st.lists(words, min_size=1, max_size=3)
 )

@@ -371,10 +371,10 @@ def test_the_merge_commit_says_what_it_is(lab: Lab) -> None:
 
 def test_refs_name_the_image_and_its_layers(lab: Lab) -> None:
     repo = lab.repo()
-    reference = ImageReference.parse("docker://quay.io/coreos/a_b:latest")
+    reference = ImageReference.parse("docker://example.com/coreos/a_b:latest")
     result = lab.pull(repo, "base", reference=reference)
     refs = repo.refs()
-    image = "ostree/container/image/docker_3A__2F__2F_quay_2E_io/coreos/a__b_3A_latest"
+    image = "ostree/container/image/docker_3A__2F__2F_example_2E_com/coreos/a__b_3A_latest"
     assert refs.pop(image) == result.merge_commit
     blobs = {f"ostree/container/blob/sha256_3A_{of.digest.hex}": of.commit for of in result.layers}
     assert refs == blobs

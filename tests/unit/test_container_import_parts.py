@@ -22,8 +22,8 @@ A, B = Checksum("a" * 64), Checksum("b" * 64)
     [
         ("sha256:00aa", "sha256_3A_00aa"),
         (
-            "docker://quay.io/coreos/fedora:latest",
-            "docker_3A__2F__2F_quay_2E_io/coreos/fedora_3A_latest",
+            "docker://example.com/coreos/fedora:latest",
+            "docker_3A__2F__2F_example_2E_com/coreos/fedora_3A_latest",
         ),
         ("oci:/var/tmp/x:latest", "oci_3A__2F_var/tmp/x_3A_latest"),
         ("containers-storage:localhost/a_b", "containers-storage_3A_localhost/a__b"),
@@ -48,9 +48,9 @@ def test_what_cannot_be_a_ref_is_refused(text: str) -> None:
 
 def test_the_refs_of_layers_and_images() -> None:
     assert blob_ref(Digest("0" * 64)) == "ostree/container/blob/sha256_3A_" + "0" * 64
-    reference = ImageReference.parse("docker://quay.io/x/y")
-    assert image_ref(reference) == "ostree/container/image/docker_3A__2F__2F_quay_2E_io/x/y"
-    assert image_ref(ImageReference.parse("registry:quay.io/x/y")) == image_ref(reference)
+    reference = ImageReference.parse("docker://example.com/x/y")
+    assert image_ref(reference) == "ostree/container/image/docker_3A__2F__2F_example_2E_com/x/y"
+    assert image_ref(ImageReference.parse("registry:example.com/x/y")) == image_ref(reference)
 
 
 @pytest.mark.parametrize(

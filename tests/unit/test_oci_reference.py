@@ -28,11 +28,11 @@ STORED = f"[overlay@/g+/r]localhost/x@sha256:{HEX}"
 
 # text, transport, name, tag, digest, how it is shown when not the same
 REFERENCES = [
-    ("docker://quay.io/exampleos/blah", "docker", "quay.io/exampleos/blah", "", "", ""),
+    ("docker://example.com/exampleos/blah", "docker", "example.com/exampleos/blah", "", "", ""),
     (
-        "registry:quay.io/exampleos/blah",
-        *("docker", "quay.io/exampleos/blah", "", ""),
-        "docker://quay.io/exampleos/blah",
+        "registry:example.com/exampleos/blah",
+        *("docker", "example.com/exampleos/blah", "", ""),
+        "docker://example.com/exampleos/blah",
     ),
     (
         "registry:registry.example:5000/a:t",
@@ -48,7 +48,7 @@ REFERENCES = [
     ("oci-archive:out.tar:4.19", "oci-archive", "out.tar", "4.19", "", ""),
     ("oci-archive:out.tar", "oci-archive", "out.tar", "", "", ""),
     ("docker-archive:out.tar", "docker-archive", "out.tar", "", "", ""),
-    ("docker-archive:a.tar:quay.io/a/b:c", "docker-archive", "a.tar", "quay.io/a/b:c", "", ""),
+    ("docker-archive:a.tar:example.com/a/b:c", "docker-archive", "a.tar", "example.com/a/b:c", "", ""),
     ("docker-archive:out.tar:@0", "docker-archive", "out.tar", "@0", "", ""),
     ("dir:/a:b@c", "dir", "/a:b@c", "", "", ""),
     ("containers-storage:localhost/a_b:c", "containers-storage", "localhost/a_b:c", "", "", ""),
@@ -100,28 +100,28 @@ def test_what_is_no_reference_says_why(text: str, message: str) -> None:
         ImageReference.parse(text)
 
 
-BLAH = "docker://quay.io/exampleos/blah"
+BLAH = "docker://example.com/exampleos/blah"
 REMOTE = f"ostree-remote-image:myremote:{BLAH}"
 SIGNED = [
     # the long form and the short one are the same
     (
-        "ostree-remote-image:myremote:registry:quay.io/exampleos/blah",
+        "ostree-remote-image:myremote:registry:example.com/exampleos/blah",
         *(BY_REMOTE, "myremote", BLAH, REMOTE),
     ),
     (REMOTE, BY_REMOTE, "myremote", BLAH, REMOTE),
     (
-        "ostree-remote-registry:myremote:quay.io/exampleos/blah",
+        "ostree-remote-registry:myremote:example.com/exampleos/blah",
         *(BY_REMOTE, "myremote", BLAH, REMOTE),
     ),
     (f"ostree-image-signed:{BLAH}", BY_POLICY, "", BLAH, f"ostree-image-signed:{BLAH}"),
     ("ostree-image-signed:oci:/x:y", BY_POLICY, "", "oci:/x:y", "ostree-image-signed:oci:/x:y"),
     (
         f"ostree-unverified-image:{BLAH}",
-        *(UNVERIFIED, "", BLAH, "ostree-unverified-registry:quay.io/exampleos/blah"),
+        *(UNVERIFIED, "", BLAH, "ostree-unverified-registry:example.com/exampleos/blah"),
     ),
     (
-        "ostree-unverified-registry:quay.io/exampleos/blah:tag",
-        *(UNVERIFIED, "", f"{BLAH}:tag", "ostree-unverified-registry:quay.io/exampleos/blah:tag"),
+        "ostree-unverified-registry:example.com/exampleos/blah:tag",
+        *(UNVERIFIED, "", f"{BLAH}:tag", "ostree-unverified-registry:example.com/exampleos/blah:tag"),
     ),
     (
         "ostree-unverified-image:oci:/path/to/x:latest",
@@ -148,11 +148,11 @@ def test_a_signed_reference_is_read_and_shown(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("docker://quay.io/a/b", "does not say who"),
-        ("ostree-foo:docker://quay.io/a/b", "does not say who"),
-        ("ostree-foo-image:docker://quay.io/a/b", "does not say who"),
-        ("ostree-remote-image:quay.io/a/b", "does not name its remote"),
-        ("ostree-remote-registry::quay.io/a/b", "does not name its remote"),
+        ("docker://example.com/a/b", "does not say who"),
+        ("ostree-foo:docker://example.com/a/b", "does not say who"),
+        ("ostree-foo-image:docker://example.com/a/b", "does not say who"),
+        ("ostree-remote-image:example.com/a/b", "does not name its remote"),
+        ("ostree-remote-registry::example.com/a/b", "does not name its remote"),
         ("ostree-image-signed:", "is not an image reference"),
         ("ostree-unverified-registry:", "is not docker://HOST/NAME"),
         ("ostree-image-signed:ostree-image-signed:oci:x", "is not an image reference"),
