@@ -48,7 +48,14 @@ REFERENCES = [
     ("oci-archive:out.tar:4.19", "oci-archive", "out.tar", "4.19", "", ""),
     ("oci-archive:out.tar", "oci-archive", "out.tar", "", "", ""),
     ("docker-archive:out.tar", "docker-archive", "out.tar", "", "", ""),
-    ("docker-archive:a.tar:example.com/a/b:c", "docker-archive", "a.tar", "example.com/a/b:c", "", ""),
+    (
+        "docker-archive:a.tar:example.com/a/b:c",
+        "docker-archive",
+        "a.tar",
+        "example.com/a/b:c",
+        "",
+        "",
+    ),
     ("docker-archive:out.tar:@0", "docker-archive", "out.tar", "@0", "", ""),
     ("dir:/a:b@c", "dir", "/a:b@c", "", "", ""),
     ("containers-storage:localhost/a_b:c", "containers-storage", "localhost/a_b:c", "", "", ""),
@@ -121,7 +128,12 @@ SIGNED = [
     ),
     (
         "ostree-unverified-registry:example.com/exampleos/blah:tag",
-        *(UNVERIFIED, "", f"{BLAH}:tag", "ostree-unverified-registry:example.com/exampleos/blah:tag"),
+        *(
+            UNVERIFIED,
+            "",
+            f"{BLAH}:tag",
+            "ostree-unverified-registry:example.com/exampleos/blah:tag",
+        ),
     ),
     (
         "ostree-unverified-image:oci:/path/to/x:latest",
