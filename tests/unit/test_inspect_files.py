@@ -248,3 +248,11 @@ def test_gzip_layers_that_are_cut_or_damaged_are_errors() -> None:
             names(data[:end])
     with pytest.raises(ImageError, match="is damaged"):
         names(data[:900] + bytes(64) + data[964:])
+
+
+def test_looking_at_a_compression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking reads through the bounds that importing has."""
+    monkeypatch.setattr("strata.oci.compression.FREE_BYTES", 1 << 20)
+    bomb = gzip.compress(Tar().add("a").bytes() + bytes(16 << 20))
+    with pytest.raises(ImageError, match="expands to more than 200 times its size"):
+        names(bomb)

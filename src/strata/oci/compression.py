@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from strata.core.errors import ImageError, ToolMissingError
 from strata.oci import model
@@ -27,12 +28,23 @@ class Readable(Protocol):
         """Up to `size` bytes; empty at the end."""
 
 
+@dataclass(frozen=True)
+class Inflater:
+    """What inflates a gzip member. make: a new one, as zlib.decompressobj is; error: its own."""
+
+    make: Callable[[], Any]
+    error: type[Exception]
+
+
+ZLIB = Inflater(lambda: zlib.decompressobj(wbits=31), zlib.error)
+
+
 class GzipReader:
     """Reads one or more gzip members as one stream. Raises ImageError on damage."""
 
-    def __init__(self, source: Readable) -> None:
-        self._source = source
-        self._inflate = zlib.decompressobj(wbits=31)
+    def __init__(self, source: Readable, inflater: Inflater = ZLIB) -> None:
+        self._source, self._inflater = source, inflater
+        self._inflate = inflater.make()
         self._pending = b""
         self._at_end = False
         self._fresh = True
@@ -49,14 +61,14 @@ class GzipReader:
                         raise ImageError("a gzip layer is cut off")
                     break
             try:
-                out = self._inflate.decompress(self._pending, limit)
-            except zlib.error as error:
+                out: bytes = self._inflate.decompress(self._pending, limit)
+            except self._inflater.error as error:
                 raise ImageError(f"a gzip layer is damaged: {error}") from error
             self._fresh = False
             if self._inflate.eof:
                 # Zeros after a member are padding; anything else is the next member.
                 self._pending = self._inflate.unused_data.lstrip(b"\0")
-                self._inflate = zlib.decompressobj(wbits=31)
+                self._inflate = self._inflater.make()
                 self._fresh = True
             else:
                 self._pending = self._inflate.unconsumed_tail
@@ -168,10 +180,10 @@ class _Bounded:
         return data
 
 
-def decompress(source: Readable, media_type: str) -> Readable:
+def decompress(source: Readable, media_type: str, inflater: Inflater = ZLIB) -> Readable:
     """A layer's tar stream, by its media type. Raises ImageError on an unknown one."""
     if media_type.endswith(("+gzip", ".tar.gzip", "tar.gzip")):
-        return _Bounded(source, GzipReader)
+        return _Bounded(source, lambda counted: GzipReader(counted, inflater))
     if media_type.endswith("+zstd"):
         return _Bounded(source, ZstdReader)
     if media_type in (model.LAYER, "application/vnd.docker.image.rootfs.diff.tar"):
