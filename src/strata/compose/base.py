@@ -18,7 +18,7 @@ from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
-from strata.compose.store import publish, stored_manifest
+from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
 from strata.container.packing_plan import read_plan
@@ -30,7 +30,7 @@ from strata.core.events import Reporter
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
-from strata.oci.model import Descriptor, Manifest
+from strata.oci.model import Manifest
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
@@ -214,21 +214,8 @@ def build_base(
         "kernel": kernel,
         "packages": len(inventory.packages),
         "epoch": job.epoch,
-        "prior": _prior(context, job, prior, manifest),
+        "prior": prior_of(context.record(job.target), prior, manifest),
     }
-
-
-def _prior(context: BuildContext, job: BaseJob, prior: Descriptor | None, made: Descriptor) -> str:
-    """The image whose chunks were kept, for the record; empty for none.
-
-    What was built again and came out as it was keeps the one it was first made with.
-    """
-    if prior is None:
-        return ""
-    earlier = context.record(job.target)
-    if earlier and prior.digest == made.digest:
-        return str(earlier.outputs.get("prior", ""))
-    return str(prior.digest)
 
 
 def _finish_tree(

@@ -22,7 +22,7 @@ from strata.compose.fetch import fetch_to_store
 from strata.compose.install import populate
 from strata.compose.normalise import LEFT_OVERS, move_var_to_tmpfiles, reopen
 from strata.compose.overlaymount import overlay_mount
-from strata.compose.store import publish
+from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
 from strata.container.importer import import_image
 from strata.container.labels import METALAYER, VERSION
@@ -176,7 +176,9 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         _forget_build_folders(mount.upper)
         with reporter.step("write the node layers") as step:
             found = derive.changes(str(mount.upper), view)
-            groups = derive.group(found, _owner(before, inventory), [RPMDB])
+            prior = stored_manifest(layout, str(job.target), context.arch)
+            own = derive.titles(Manifest.parse(layout.read(prior))) if prior else ()
+            groups = derive.group(found, _owner(before, inventory), [RPMDB], own)
             upper = str(mount.upper)
             with ThreadPoolExecutor(context.jobs) as pool:
                 writing = [
@@ -205,6 +207,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         "base_layers": len(manifest.layers),
         "version": job.base.version,
         "packages": len(inventory.packages),
+        "prior": prior_of(context.record(job.target), prior, derived),
         "node_layers": [
             {
                 "title": of.title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from strata.core.record import BuildRecord
 from strata.oci.layout import Layout
 from strata.oci.model import INDEX, Descriptor, Index, Manifest, Platform, goarch
 
@@ -43,3 +44,16 @@ def stored_manifest(layout: Layout, tag: str, arch: str) -> Descriptor | None:
         if item.platform == platform and layout.has(item.digest):
             return item
     return None
+
+
+def prior_of(earlier: BuildRecord | None, prior: Descriptor | None, made: Descriptor) -> str:
+    """The image whose layers a build kept, for its record; empty for none.
+
+    earlier: the record of the build before. What was built again and came out as it was keeps the
+    one it was first made with.
+    """
+    if prior is None:
+        return ""
+    if earlier and prior.digest == made.digest:
+        return str(earlier.outputs.get("prior", ""))
+    return str(prior.digest)

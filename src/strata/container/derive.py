@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from strata.container.derived import OPAQUE, WHITEOUT
@@ -125,11 +125,16 @@ def _is_opaque(disk: str) -> bool:
 
 
 def group(
-    found: Sequence[Change], owner: Callable[[str], str | None], last: Sequence[str]
+    found: Sequence[Change],
+    owner: Callable[[str], str | None],
+    last: Sequence[str],
+    prior: Collection[str] = (),
 ) -> list[tuple[str, list[Change]]]:
     """Changes by layer: what is removed, owners in order, what nobody owns, the owners in `last`.
 
-    owner: from `/path` to a layer's title, or None. The smallest join when there are too many.
+    owner: from `/path` to a layer's title, or None. When there are too many the smallest join;
+    those in `prior`, the titles of the image before, count twice their size, so that none goes in
+    or out because some bytes came or went. The same image as prior gives the same groups.
     """
     groups: dict[str, list[Change]] = {}
     for change in found:
@@ -141,12 +146,18 @@ def group(
     names = sorted(name for name in groups if name not in (*head, *tail))
     room = MAX_LAYERS - len(head) - len(tail)
     if len(names) > room:
-        by_size = sorted(names, key=lambda name: (-_size(groups[name]), name))
+        weights = {name: _size(groups[name]) * (2 if name in prior else 1) for name in names}
+        by_size = sorted(names, key=lambda name: (-weights[name], name not in prior, name))
         joined = sorted(by_size[room - 1 :])
         title = f"{len(joined)} small packages"
         groups[title] = sorted((change for name in joined for change in groups[name]), key=_by_path)
         names = [*sorted(by_size[: room - 1]), title]
     return [(name, groups[name]) for name in (*head, *names, *tail)]
+
+
+def titles(manifest: Manifest) -> set[str]:
+    """The titles of an image's layers."""
+    return {layer.annotations.get(LAYER_TITLE, "") for layer in manifest.layers}
 
 
 def _size(found: Sequence[Change]) -> int:
