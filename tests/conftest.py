@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from importlab import Lab, make_lab
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "definitions" / "sample"
 Strata = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -106,3 +108,9 @@ def leftovers(folder: Path) -> list[str]:
         if process.name != str(os.getpid()) and (str(folder) in command or str(folder) in mounts):
             found.append(f"{process.name}: {command}")
     return found
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A base image to import, and a place for images derived from it."""
+    return make_lab(tmp_path)

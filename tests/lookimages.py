@@ -4,15 +4,14 @@ database of a few headers, and a layout around them."""
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import sqlite3
 import struct
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from layertar import Tar
 from strata.container.layers import write_image
 from strata.inspect.files import ImageFiles, read_files
 from strata.inspect.view import ImageView, view_of
@@ -26,50 +25,6 @@ RPMDB = "usr/lib/sysimage/rpm/rpmdb.sqlite"
 META = "usr/share/openshift/base/meta.json"
 # What every system has, so that a rule is broken by one thing alone.
 ROOTS = ("dev", "proc", "run", "sys", "tmp", "var", "sysroot", "etc", "usr")
-
-
-class Tar:
-    """A layer written by tarfile."""
-
-    def __init__(self) -> None:
-        self.buffer = io.BytesIO()
-        self.tar = tarfile.TarFile(
-            fileobj=self.buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
-        )
-
-    def add(
-        self,
-        name: str,
-        data: bytes = b"",
-        *,
-        kind: bytes = tarfile.REGTYPE,
-        target: str = "",
-        mode: int = 0o644,
-        owner: tuple[int, int] = (0, 0),
-        xattrs: Mapping[str, str] | None = None,
-    ) -> Tar:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname, info.mode = kind, target, mode
-        info.uid, info.gid = owner
-        info.size = len(data)
-        info.pax_headers = {f"SCHILY.xattr.{key}": of for key, of in (xattrs or {}).items()}
-        self.tar.addfile(info, io.BytesIO(data))
-        return self
-
-    def folder(self, *names: str, mode: int = 0o755) -> Tar:
-        for name in names:
-            self.add(name, kind=tarfile.DIRTYPE, mode=mode)
-        return self
-
-    def symlink(self, name: str, target: str) -> Tar:
-        return self.add(name, kind=tarfile.SYMTYPE, target=target, mode=0o777)
-
-    def link(self, name: str, target: str) -> Tar:
-        return self.add(name, kind=tarfile.LNKTYPE, target=target)
-
-    def bytes(self) -> bytes:
-        self.tar.close()
-        return self.buffer.getvalue()
 
 
 def system() -> Tar:

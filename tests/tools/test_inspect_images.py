@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Strata
-from lookimages import Tar, looking
+from layertar import Tar
+from lookimages import looking
 from strata.container.encapsulate import ComponentMap, Options, encapsulate
 from strata.container.importer import import_image
 from strata.container.layers import write_image

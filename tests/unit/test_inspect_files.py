@@ -13,7 +13,8 @@ from typing import cast
 
 import pytest
 
-from lookimages import Tar, files_of, looking, system, write
+from layertar import Tar
+from lookimages import files_of, looking, system, write
 from strata.core.errors import DigestError, ImageError
 from strata.inspect import entries
 from strata.inspect.contents import read_contents

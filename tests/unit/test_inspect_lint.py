@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from lookimages import META, RPMDB, Tar, database, header, looking, pkglist, system, write
+from layertar import Tar
+from lookimages import META, RPMDB, database, header, looking, pkglist, system, write
 from strata.cli.main import main
 from strata.inspect.entries import shown
 from strata.inspect.files import read_files

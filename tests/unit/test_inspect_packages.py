@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lookimages import META, RPMDB, Tar, database, header, looking, pkglist, write
+from layertar import Tar
+from lookimages import META, RPMDB, database, header, looking, pkglist, write
 from strata.core.errors import ArchitectureError, ImageError, PackageError
 from strata.inspect.diff import check_comparable, compare_packages
 from strata.inspect.files import read_files
