@@ -153,6 +153,7 @@ class Lab:
         *,
         reference: ImageReference | None = None,
         wrap: Callable[[ImageSource], ImageSource] | None = None,
+        signed_by: str = "",
         reporter: Reporter | None = None,
     ) -> ImportResult:
         with open_source(self.reference(tag), architecture="x86_64") as source:
@@ -160,6 +161,7 @@ class Lab:
                 wrap(source) if wrap else source,
                 repo,
                 reference=reference or self.reference(tag),
+                signed_by=signed_by,
                 reporter=reporter or silent(),
             )
 

@@ -210,11 +210,11 @@ def writer() -> Iterator[Writer]:
 
 def test_attributes_that_are_links_are_read() -> None:
     with writer() as opened:
-        contents, commits = import_layer(
+        contents, commit = import_layer(
             opened, TarReader(io.BytesIO(_chunk())), with_metadata=False
         )
         assert contents == [_sum(_HEADER, _BODY)]
-        assert commits == []
+        assert commit is None
         opened.publish()
         assert opened.repo.header(contents[0]) == _HEADER
 

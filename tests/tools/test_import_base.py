@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,16 @@ from importlab import TIME, Lab, Watched, cat, fsck, leftovers, listing, make_tr
 from layertar import Tar
 from strata.container.importer import import_image
 from strata.container.selinux import policy_of, relabel
-from strata.core.errors import TransportError
+from strata.core.errors import SignatureError, TransportError
 from strata.core.events import silent
 from strata.core.process import run
+from strata.oci.digest import Digest
+from strata.oci.model import LAYER_GZIP
 from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource, open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.gvariant import Variant
+from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_directory, commit_tree, scan
 from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
@@ -367,3 +372,100 @@ def test_images_stored_by_other_tools_do_not_stand_in_the_way(lab: Lab, text: st
     result = lab.pull(repo)
     assert cat(repo, result.merge_commit, "/usr/bin/new") == "1"
     assert repo.resolve("ostree/container/image/other") == commit
+
+
+# --- a remote's signature ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signer(lab: Lab) -> Iterator[Path]:
+    """The base commit signed by a made-up key, encapsulated again; gives the public key."""
+    home = tempfile.mkdtemp(prefix="gpg")  # short: its agent's socket has to fit in 107 characters
+    gpg = ["gpg", f"--homedir={home}", "--batch", "--quiet"]
+    gpg += ["--pinentry-mode=loopback", "--passphrase="]
+    run([*gpg, "--quick-generate-key", "Sample <sample@example.com>", "ed25519", "sign", "never"])
+    keys = run([*gpg, "--list-keys", "--with-colons"]).stdout.splitlines()
+    key = next(line.split(":")[9] for line in keys if line.startswith("fpr:"))
+    sign = ["ostree", "gpg-sign", f"--repo={lab.origin.path}", f"--gpg-homedir={home}"]
+    run([*sign, lab.commit, key])
+    public = lab.root / "key.gpg"
+    run([*gpg, "--export", "--output", str(public)])
+    run(["gpgconf", f"--homedir={home}", "--kill", "all"])
+    lab.base = lab.encapsulate(lab.commit)
+    lab.layout.tag("base", lab.base)
+    yield public
+    shutil.rmtree(home)
+
+
+def add_remote(repo: Repo, name: str, key: Path | None, option: str = "gpg-verify=true") -> None:
+    add = ["ostree", "remote", "add", f"--repo={repo.path}", f"--set={option}", name]
+    imported = [f"--gpg-import={key}"] if key else []
+    run([*add, *imported, "https://example.com/repo"])
+
+
+def test_a_commit_its_remote_signed_is_imported_with_its_signature(lab: Lab, signer: Path) -> None:
+    repo = lab.repo()
+    add_remote(repo, "sample", signer)
+    result = lab.pull(repo, "base", signed_by="sample")
+    assert result.base_commit == lab.commit
+    shown = run(["ostree", "show", f"--repo={repo.path}", "--gpg-verify-remote=sample", lab.commit])
+    assert 'Good signature from "Sample <sample@example.com>"' in shown.stdout
+    # Nothing is lost on the way: the image made of what was imported is the one it came from.
+    lab.origin = repo
+    assert lab.encapsulate(lab.commit).digest == lab.base.digest
+    # What is there already is held against the keys too.
+    assert lab.pull(repo, "base", signed_by="sample").fetched_bytes == 0
+    add_remote(repo, "other", None)
+    with pytest.raises(SignatureError, match="the remote other asks for"):
+        lab.pull(repo, "base", signed_by="other")
+    elsewhere = ImageReference.parse("docker://example.com/kept:1")
+    with pytest.raises(SignatureError, match="the remote other asks for"):
+        lab.pull(repo, "base", reference=elsewhere, signed_by="other")
+    fsck(repo)
+
+
+@pytest.mark.parametrize(
+    ("remote", "option", "message"),
+    [
+        (
+            "other",
+            "gpg-verify=true",
+            "the remote other asks for: Signature made .*; Can't check signature: public key",
+        ),
+        ("none", "gpg-verify=false", "the remote none asks for: "),
+        ("unknown", "", "the remote unknown asks for: .*unknown"),
+    ],
+)
+def test_a_commit_no_trusted_key_signed_is_refused(
+    lab: Lab, signer: Path, remote: str, option: str, message: str
+) -> None:
+    repo = lab.repo()
+    if option:
+        add_remote(repo, remote, None, option)
+    with pytest.raises(SignatureError, match=message):
+        lab.pull(repo, "base", signed_by=remote)
+    assert repo.refs() == {}
+    assert not repo.has(lab.commit, "commit")
+    assert leftovers(repo) == []
+    fsck(repo)
+
+
+def test_a_commit_without_a_signature_is_refused(lab: Lab, signer: Path) -> None:
+    repo = lab.repo()
+    add_remote(repo, "sample", signer)
+    Path(lab.origin.object_path(lab.commit, "commitmeta")).unlink()
+    lab.layout.tag("unsigned", lab.encapsulate(lab.commit))
+    with pytest.raises(SignatureError, match=r"the remote sample asks for: .*no signatures"):
+        lab.pull(repo, "unsigned", signed_by="sample")
+    assert not repo.has(lab.commit, "commit")
+    # Fetched without asking, it is there, and still not signed.
+    lab.pull(repo, "unsigned")
+    with pytest.raises(SignatureError, match=r"the remote sample asks for: .*no signatures"):
+        lab.pull(repo, "unsigned", signed_by="sample")
+
+
+def test_an_image_without_a_commit_has_nothing_a_remote_signs(lab: Lab) -> None:
+    tar = Tar().add("usr/bin/x", b"x").bytes()
+    lab.write([lab.layout.add(gzip.compress(tar), LAYER_GZIP)], [Digest.of(tar)], labels={})
+    with pytest.raises(SignatureError, match="no commit that the remote sample could have signed"):
+        lab.pull(lab.repo(), signed_by="sample")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from strata.container import derived, labels, selinux
-from strata.container.layout_v1 import import_layer
+from strata.container.layout_v1 import CommitObject, import_layer
 from strata.container.refs import blob_ref, image_ref
 from strata.container.stored import (
     IMAGE_CONFIG,
@@ -38,7 +39,7 @@ from strata.container.stored import (
     forget_unneeded,
 )
 from strata.core.clock import parse_rfc3339
-from strata.core.errors import DigestError, ImageError, ObjectError
+from strata.core.errors import DigestError, ImageError, ObjectError, SignatureError
 from strata.core.events import Reporter, Step
 from strata.core.files import canonical_json
 from strata.oci.compression import Readable, decompress
@@ -48,7 +49,8 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource
 from strata.oci.tar import TarReader
 from strata.ostree.gvariant import Variant
-from strata.ostree.objects import S_IFDIR, Checksum, DirMeta
+from strata.ostree.libostree import verify_commit
+from strata.ostree.objects import S_IFDIR, Checksum, DirMeta, parse_checksum
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
@@ -104,21 +106,32 @@ def import_image(
     reference: ImageReference,
     threads: int = 2,
     keep_var: bool = False,
+    signed_by: str = "",
     reporter: Reporter,
 ) -> ImportResult:
     """Import an open image under a reference; layers no image needs any more are let go.
 
-    keep_var: see `derived.Rules`. Raises ImageError, DigestError, TransportError, ObjectError,
-    NoSpaceError, ToolMissingError.
+    keep_var: see `derived.Rules`. signed_by: the repository's remote whose keys have to have signed
+    the base commit; layers above it are not signed so. Raises ImageError, DigestError,
+    SignatureError, TransportError, ObjectError, NoSpaceError, ToolMissingError.
     """
+    if signed_by and not base_layer_count(source.manifest, source.config):
+        raise SignatureError(
+            f"the image has no commit that the remote {signed_by} could have signed",
+            hint="only images that encapsulate a commit can be held against a remote's keys",
+        )
     stored = find_stored(repo, reference)
     if stored is not None and stored.manifest_digest == str(source.manifest_digest):
         there = as_stored(repo, stored)
         if there is not None:
+            if signed_by:
+                _verify_stored(repo, signed_by, there.base_commit)
             forget_unneeded(repo)
             return there
     with writing(repo) as writer:
-        result = _Import(source, repo, writer, reference, threads, keep_var, reporter).run()
+        result = _Import(
+            source, repo, writer, reference, threads, keep_var, signed_by, reporter
+        ).run()
     forget_unneeded(repo)
     return result
 
@@ -151,10 +164,12 @@ class _Import:
         reference: ImageReference,
         threads: int,
         keep_var: bool,
+        signed_by: str,
         reporter: Reporter,
     ) -> None:
         self.source, self.repo, self.writer, self.reference = source, repo, writer, reference
         self.threads, self.keep_var, self.reporter = threads, keep_var, reporter
+        self.signed_by = signed_by
         self._unpublished = 0
         self._published = time.monotonic()
         self._lock = threading.Lock()
@@ -217,7 +232,7 @@ class _Import:
         with self.source.open_layer(layer) as stream:
             tar = _Hashed(decompress(step.count(stream), layer.media_type))
             use(TarReader(tar if diff_id else tar.stream))
-        if diff_id and tar.digest != diff_id:
+        if diff_id and diff_id not in (tar.digest, tar.padded_digest):
             raise DigestError(
                 f"layer {layer.digest} does not have its diff-id",
                 hint="the image contradicts itself; build it again",
@@ -240,18 +255,19 @@ class _Import:
 
     def _import_base(self, layers: Sequence[Descriptor]) -> list[LayerImport]:
         commit_layer, chunks = layers[0], layers[1:]
-        base = self.source.config.labels.get(labels.COMMIT, "")
+        label = self.source.config.labels.get(labels.COMMIT, "")
+        base = parse_checksum(label) if label else ""
         if base and self.repo.is_complete(base):
+            if self.signed_by:
+                _verify_stored(self.repo, self.signed_by, Checksum(base))
             self.writer.set_ref(blob_ref(commit_layer.digest), Checksum(base))
             kinds = [COMMIT, *(CHUNK for _ in chunks)]
             return [LayerImport(of.digest, kind, base, 0) for of, kind in zip(layers, kinds)]
-        if base:
-            self.repo.mark_partial(base)
         with self._step("import the base", layers) as step:
+            # First what says whether the rest is wanted.
+            first = self._import_commit_layer(commit_layer, base, step)
             order = sorted(chunks, key=lambda layer: -layer.size_bytes)
             done = self._parallel(lambda layer: self._import_chunk(layer, step), order)
-            first = self._import_commit_layer(commit_layer, base, step)
-            self.writer.publish()
         self._check_complete(Checksum(first.commit))
         self.repo.clear_partial(first.commit)
         by_digest = {layer.digest: layer for layer in done}
@@ -275,19 +291,31 @@ class _Import:
         return LayerImport(layer.digest, CHUNK, commit, layer.size_bytes)
 
     def _import_commit_layer(self, layer: Descriptor, base: str, step: _Counting) -> LayerImport:
-        commits: list[Checksum] = []
+        known = self.repo.resolve(blob_ref(layer.digest))
+        if known is not None and known == base and self.repo.has(known, "commit"):
+            if self.signed_by:
+                _verify_stored(self.repo, self.signed_by, known)
+            self.repo.mark_partial(known)
+            step.skip(layer.size_bytes)
+            return LayerImport(layer.digest, COMMIT, known, 0)
+        found: list[CommitObject | None] = []
 
         def use(tar: TarReader) -> None:
-            commits.extend(import_layer(self.writer, tar, with_metadata=True)[1])
+            found.append(import_layer(self.writer, tar, with_metadata=True)[1])
 
         self._read(layer, step, use)
-        if len(commits) != 1 or (base and commits[0] != base):
+        commit = found[0]
+        if commit is None or (base and commit.checksum != base):
             raise ImageError(
                 "the image's commit layer does not hold the commit its label names",
-                context={"label": base, "found": ", ".join(commits)},
+                context={"label": base, "found": commit.checksum if commit else ""},
             )
-        self._finish(layer, commits[0])
-        return LayerImport(layer.digest, COMMIT, commits[0], layer.size_bytes)
+        if self.signed_by:
+            verify_commit(self.repo.path, self.signed_by, commit.data, commit.detached)
+        self.repo.mark_partial(commit.checksum)
+        commit.write(self.writer)
+        self._finish(layer, commit.checksum)
+        return LayerImport(layer.digest, COMMIT, commit.checksum, layer.size_bytes)
 
     def _check_complete(self, commit: Checksum) -> None:
         for path, checksum in Tree.load(self.repo, commit).walk_files():
@@ -378,6 +406,12 @@ class _Import:
                 del etc.files[name]
 
 
+def _verify_stored(repo: Repo, remote: str, commit: Checksum) -> None:
+    """Hold a commit that is there already against a remote's keys. Raises SignatureError."""
+    detached = repo.read_metadata(commit, "commitmeta") if repo.has(commit, "commitmeta") else b""
+    verify_commit(repo.path, remote, repo.read_metadata(commit, "commit"), detached)
+
+
 def _keeps_other_tops(repo: Repo, base: Tree) -> bool:
     """Whether the system's root is transient or composefs, so that any top-level folder may be."""
     for path in _PREPARE_ROOT:
@@ -447,15 +481,24 @@ class _Hashed:
     def __init__(self, stream: Readable) -> None:
         self.stream = stream
         self._hash = hashlib.sha256()
+        self._size = 0
 
     def read(self, size: int = -1, /) -> bytes:
         data = self.stream.read(size)
         self._hash.update(data)
+        self._size += len(data)
         return data
 
     @property
     def digest(self) -> Digest:
         return Digest(self._hash.hexdigest())
+
+    @property
+    def padded_digest(self) -> Digest:
+        """With the zeros to a whole record, that skopeo 1.9 drops as it writes zstd:chunked."""
+        padded = self._hash.copy()
+        padded.update(bytes(-self._size % tarfile.RECORDSIZE))
+        return Digest(padded.hexdigest())
 
 
 class _Counted:

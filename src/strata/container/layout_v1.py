@@ -8,9 +8,11 @@ in its name and is verified as it is written. Source: ostree-ext's tar/import.rs
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 from strata.core.errors import ImageError
 from strata.oci.tar import FILE, HARDLINK, SYMLINK, TarEntry, TarReader
+from strata.ostree.gvariant import unpack_variant_map
 from strata.ostree.objects import (
     MAX_METADATA_BYTES,
     S_IFLNK,
@@ -30,15 +32,32 @@ _OBJECT = re.compile(
 _METADATA = ("commit", "commitmeta", "dirtree", "dirmeta")
 
 
+@dataclass(frozen=True)
+class CommitObject:
+    """A commit as a layer brings it, not yet written: its bytes, and its detached metadata's."""
+
+    checksum: Checksum
+    data: bytes
+    detached: bytes = b""
+
+    def write(self, writer: Writer) -> None:
+        """Write both. Raises DigestError, ObjectError."""
+        unpack_variant_map(self.detached)
+        writer.metadata("commit", self.data, self.checksum)
+        if self.detached:
+            writer.detached_metadata(self.checksum, self.detached)
+
+
 def import_layer(
     writer: Writer, tar: TarReader, *, with_metadata: bool
-) -> tuple[list[Checksum], list[Checksum]]:
-    """Write a layer's objects; returns the content objects and the commits it holds.
+) -> tuple[list[Checksum], CommitObject | None]:
+    """Write a layer's objects; returns the content objects, and the commit for the caller to write.
 
     with_metadata: whether this is the commit layer. Raises ImageError, DigestError, ObjectError.
     """
     contents: list[Checksum] = []
-    commits: list[Checksum] = []
+    commit: CommitObject | None = None
+    detached: dict[Checksum, bytes] = {}
     shared: dict[str, Xattrs] = {}
     pending: tuple[str, Xattrs] | None = None
     seen: set[str] = set()
@@ -64,12 +83,19 @@ def import_layer(
             if not with_metadata:
                 raise ImageError(f"a chunk layer holds a {kind} object")
             data = tar.read_all(MAX_METADATA_BYTES)
-            if kind == "commitmeta":
-                continue  # detached metadata has no checksum of its own to verify
-            writer.metadata(kind, data, checksum)
             if kind == "commit":
-                commits.append(checksum)
-    return contents, commits
+                if commit is not None:
+                    raise ImageError("the commit layer holds more than one commit")
+                commit = CommitObject(checksum, data)
+            elif kind == "commitmeta":
+                if detached:
+                    raise ImageError("the commit layer holds more than one commit's metadata")
+                detached[checksum] = data
+            else:
+                writer.metadata(kind, data, checksum)
+    if commit is not None:
+        commit = replace(commit, detached=detached.get(commit.checksum, b""))
+    return contents, commit
 
 
 def _linked_xattrs(entry: TarEntry, tar: TarReader, shared: dict[str, Xattrs]) -> Xattrs:

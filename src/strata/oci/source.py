@@ -139,8 +139,8 @@ def skopeo_options(signature: SignaturePolicy, architecture: str) -> skopeo.Opti
     """What skopeo has to enforce and choose. Raises SignatureError when nothing is enforced."""
     if signature.source == BY_REMOTE:
         raise SignatureError(
-            f"the keys of the OSTree remote {signature.remote} cannot be asked for here",
-            hint=f"use {BY_POLICY}: and a policy.json",
+            f"the keys of the OSTree remote {signature.remote} sign commits, not images",
+            hint=f"only an import asks for them; here, use {BY_POLICY}: and a policy.json",
         )
     policy = require_policy(os.environ) if signature.source == BY_POLICY else None
     name, variants = wanted_platform(architecture)

@@ -10,7 +10,7 @@ from pathlib import Path
 from strata.cli.context import Context, add_command
 from strata.cli.progress import size
 from strata.container.importer import import_image
-from strata.oci.reference import SignedReference
+from strata.oci.reference import SignaturePolicy, SignedReference
 from strata.oci.source import open_source
 from strata.ostree.libostree import keeps_var
 from strata.ostree.repo import Repo
@@ -25,7 +25,9 @@ are not fetched; interrupted, the next import goes on.
 The image may be in a registry (docker://, registry:), a layout or an archive
 (oci:, oci-archive:, docker-archive:, dir:) or another tool's store
 (containers-storage:, docker-daemon:). ostree-image-signed:IMGREF asks for a
-signature policy (policy.json) that does not accept everything.
+signature policy (policy.json) that does not accept everything;
+ostree-remote-image:REMOTE:IMGREF for a base commit that the keys of this
+remote of the repository signed.
 """
 
 
@@ -55,12 +57,15 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     reference = given.image
     repo = Repo.open(Path(arguments.repo))
     architecture = arguments.arch or context.arch
-    with open_source(reference, architecture=architecture, signature=given.signature) as source:
+    # What a remote's keys sign is the commit in the image; importing holds it against them.
+    signature = SignaturePolicy() if given.signature.remote else given.signature
+    with open_source(reference, architecture=architecture, signature=signature) as source:
         done = import_image(
             source,
             repo,
             reference=reference,
             threads=context.jobs,
+            signed_by=given.signature.remote,
             keep_var=keeps_var() if arguments.var == "auto" else arguments.var == "keep",
             reporter=context.reporter,
         )
