@@ -1,12 +1,14 @@
 """Which package owns each file of a tree: what the layers of an image follow.
 
 The initramfs and the package database change with almost every build: they get components, and so
-layers, of their own. What no package owns (overlays, generated files) is a component too.
+layers, of their own. What no package owns (overlays, generated files) is a component too; but what
+depmod and the build put beside a kernel's modules changes with them and is the kernel's.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from strata.compose.normalise import USR_MERGE
@@ -38,10 +40,11 @@ def tree_path(path: str) -> str:
     return f"/usr/etc/{rest}" if top == "etc" else path
 
 
-def component_map(inventory: Inventory, kernel: str) -> ComponentMap:
+def component_map(inventory: Inventory, kernel: str, *, as_upstream: bool = False) -> ComponentMap:
     """The components of a base tree and who owns each path of it.
 
-    A file of several packages is the first's in order of NEVRA.
+    A file of several packages is the first's in order of NEVRA. as_upstream: the kernel's folder is
+    no exception, as in rpm-ostree's images.
     """
     newest = max((package.build_time for package in inventory.packages), default=0)
     components = {str(package.nevra): _component(package, newest) for package in inventory.packages}
@@ -49,21 +52,26 @@ def component_map(inventory: Inventory, kernel: str) -> ComponentMap:
     for identifier, name in ((initramfs, "initramfs"), (RPMDB, RPMDB), (UNPACKAGED, UNPACKAGED)):
         components[identifier] = Component(identifier, name, name, ALWAYS, 0)
     owners = {tree_path(path): str(own[0]) for path, own in inventory.file_owners().items()}
-    owners[f"/usr/lib/modules/{kernel}/initramfs.img"] = initramfs
+    modules = f"/usr/lib/modules/{kernel}/"
+    beside = Counter(own for path, own in sorted(owners.items()) if path.startswith(modules))
+    kernels = [] if as_upstream or not kernel else beside.most_common(1)
+    owners[f"{modules}initramfs.img"] = initramfs
 
     def owner(path: str, checksum: Checksum) -> str:
         if path.startswith(f"/{RPMDB_FOLDER}/"):
             return RPMDB
+        if kernels and path.startswith(modules):
+            return owners.get(path, kernels[0][0])
         return owners.get(path, UNPACKAGED)
 
     return ComponentMap(components, owner)
 
 
-def commit_components(repo: Repo, tree: Tree) -> ComponentMap:
+def commit_components(repo: Repo, tree: Tree, *, as_upstream: bool = False) -> ComponentMap:
     """The components of a commit's tree, from the package database and the kernel in it.
 
-    Without a package database everything is one component. Raises PackageError when the database
-    is damaged or of a format that is not read.
+    Without a package database everything is one component. as_upstream: see `component_map`.
+    Raises PackageError when the database is damaged or of a format that is not read.
     """
     folder = next((tree.folder(name) for name in KNOWN_FOLDERS if tree.folder(name)), None)
     if folder is None or not folder.files:
@@ -80,7 +88,7 @@ def commit_components(repo: Repo, tree: Tree) -> ComponentMap:
         for name, inner in sorted((modules.dirs if modules else {}).items())
         if "vmlinuz" in inner.files
     ]
-    return component_map(inventory, kernels[0] if kernels else "")
+    return component_map(inventory, kernels[0] if kernels else "", as_upstream=as_upstream)
 
 
 def _component(package: Package, newest: int) -> Component:

@@ -86,7 +86,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if not (arguments.packing or arguments.max_layers or arguments.prior):
             packing = meta.packing
     else:
-        components = commit_components(repo, Tree.load(repo, commit))
+        tree = Tree.load(repo, commit)
+        components = commit_components(repo, tree, as_upstream=arguments.packing == "upstream")
     if not target.tag:
         raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
     options = Options(
