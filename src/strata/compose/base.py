@@ -37,6 +37,7 @@ from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
+from strata.treefile.conditions import Variable
 from strata.treefile.project import Stream
 from strata.treefile.target import Target
 
@@ -115,10 +116,10 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     return BaseJob(target, stream, definition, lock, parent, tuple(sorted(inputs)), epoch)
 
 
-def stream_variables(stream: Stream) -> dict[str, str]:
+def stream_variables(stream: Stream) -> dict[str, Variable]:
     """What `conditional-include` may ask about a stream (requirement R1.9)."""
     return {
-        "deriving": "false",
+        "deriving": False,
         "id": stream.name.rpartition("-")[0] or stream.name,
         "stream": stream.name,
         "osversion": stream.name,

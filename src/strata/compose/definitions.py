@@ -18,6 +18,7 @@ from strata.core.record import Input
 from strata.rpm.lock import Lock
 from strata.rpm.repofile import RepoConfig, load_repo_file, read_states
 from strata.rpm.solve import Request, solve
+from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
 from strata.treefile.treefile import Flattened, Sourced, flatten
@@ -64,7 +65,7 @@ def load_definition(
     project: Project,
     treefile: str,
     *,
-    variables: Mapping[str, str],
+    variables: Mapping[str, Variable],
     arch: str,
     store: Path,
     reporter: Reporter,

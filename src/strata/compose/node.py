@@ -40,6 +40,7 @@ from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER, Inventory, read_inventory
 from strata.rpm.lock import Lock
+from strata.treefile.conditions import Variable
 from strata.treefile.project import NodeStream
 from strata.treefile.target import Target
 
@@ -136,7 +137,7 @@ def resolve_base(
         return Base(source.manifest_digest, commit, source.config.labels.get(VERSION, ""))
 
 
-def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, str]:
+def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
     """What conditions may ask, from the base's os-release: a node needs no base definitions."""
     checksum = tree.lookup(osrelease.PATH)
     if not isinstance(checksum, str):
@@ -145,7 +146,7 @@ def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str,
         values = osrelease.parse(stream.read().decode("utf-8"))
     identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
     return {
-        "deriving": "true",
+        "deriving": True,
         "id": identity,
         "stream": node.stream,
         "osversion": f"{identity}-{version}",

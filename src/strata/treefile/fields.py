@@ -1,84 +1,208 @@
-"""The treefile's fields, each declared once: its type, how includes merge, whether it is built.
+"""The treefile's fields, each declared once: its shape, how includes merge, who acts on it.
 
-Source: rpm-ostree's docs/treefile.md and rust/src/treefile.rs (the shape of the fields and their
-merging), and the fields that openshift/os, rhel-coreos-config and fedora-coreos-config use.
+Source: rpm-ostree's docs/treefile.md and rust/src/treefile.rs (shapes, merging, variables), and the
+fields that openshift/os, rhel-coreos-config and fedora-coreos-config use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIST, STRINGS, TEXT, FLAG, NUMBER, MAPPING, SCRIPTS = (
-    "a list",
-    "a list of text",
-    "text",
-    "true or false",
-    "a number",
-    "a mapping",
-    "a list of scripts",
+from strata.treefile.shapes import (
+    FLAG,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    VARIABLE,
+    Anything,
+    Choice,
+    Either,
+    ListOf,
+    MapOf,
+    Record,
+    Shape,
 )
+
+APPEND, FIRST, UNION = "append", "first", "union"
 
 
 @dataclass(frozen=True)
 class Field:
     """A field of a treefile.
 
-    merge: "append" (an included file's items come first), "outer" (the includer's value wins) or
-    "union" (mappings, key by key, the includer wins). built: whether a compose acts on it.
+    merge: APPEND (what is included comes before what includes it), FIRST (the includer's value
+    wins) or UNION (mappings, key by key, the includer wins). built: whether a compose acts on it.
+    applies: whether it means something in a layer put on top of an image (a node layer).
+    substituted: whether `${variable}` is replaced in it. legacy: its old spelling, or empty.
     """
 
     name: str
-    type: str
+    shape: Shape
     merge: str
-    built: bool
     doc: str
+    built: bool = False
+    applies: bool = True
+    substituted: bool = False
+    legacy: str = ""
 
 
+_FILE = Record({"type": Choice(("file",)), "filename": TEXT}, ("type", "filename"))
+_NONE = Record({"type": Choice(("none", "previous"))}, ("type",))
+
+
+def _checked(entries: Shape) -> Shape:
+    """What check-passwd and check-groups may be."""
+    data = Record({"type": Choice(("data",)), "entries": entries}, ("type", "entries"))
+    return Either((_NONE, _FILE, data))
+
+
+_IDS = MapOf(Either((NUMBER, ListOf(NUMBER, 1))))
+_METADATA_TARGET = Choice(("inline", "detached", "disabled"))
 _FIELDS = (
-    Field("packages", STRINGS, "append", True, "packages to install; several names per entry"),
-    Field("repos", STRINGS, "append", True, "ids of repositories to install from"),
+    # --- what a tree has
+    Field("packages", TEXTS, APPEND, "packages to install; several names per entry", built=True),
     Field(
-        "lockfile-repos", STRINGS, "append", False, "repositories only locked packages come from"
+        "repo-packages",
+        ListOf(Record({"repo": TEXT, "packages": TEXTS}, ("repo", "packages"))),
+        APPEND,
+        "packages that have to come from one repository",
     ),
-    Field("ostree-layers", STRINGS, "append", True, "overlay folders, applied in order"),
-    Field("ostree-override-layers", STRINGS, "append", False, "overlays that may replace files"),
-    Field("postprocess", SCRIPTS, "append", True, "scripts run in the tree, in order"),
-    Field("postprocess-script", TEXT, "outer", False, "a script file run after postprocess"),
-    Field("exclude-packages", STRINGS, "append", True, "packages that may not be installed"),
-    Field("remove-files", STRINGS, "append", True, "paths deleted after the install"),
-    Field("remove-from-packages", LIST, "append", False, "[package, regex…]: files deleted of it"),
-    Field("units", STRINGS, "append", False, "systemd units to enable"),
-    Field("default-target", TEXT, "outer", False, "systemd's default target"),
-    Field("recommends", FLAG, "outer", True, "install weak dependencies"),
-    Field("documentation", FLAG, "outer", True, "install documentation"),
-    Field("selinux", FLAG, "outer", False, "label with the tree's SELinux policy"),
-    Field("mutate-os-release", TEXT, "outer", True, "text in os-release the version replaces"),
-    Field("releasever", TEXT, "outer", False, "$releasever in repositories"),
-    Field("automatic-version-prefix", TEXT, "outer", False, "rpm-ostree's own version scheme"),
-    Field("ref", TEXT, "outer", False, "the OSTree ref"),
-    Field("rojig", MAPPING, "union", False, "name and summary of the old RPM form"),
-    Field("metadata", MAPPING, "union", True, "free values for tools"),
-    Field("variables", MAPPING, "union", True, "values for conditional-include"),
-    Field("add-commit-metadata", MAPPING, "union", False, "values for the commit"),
-    Field("etc-group-members", STRINGS, "append", False, "groups whose members are in /etc"),
-    Field("check-passwd", MAPPING, "outer", False, "the expected users"),
-    Field("check-groups", MAPPING, "outer", False, "the expected groups"),
-    Field("ignore-removed-users", STRINGS, "append", False, "users that may go"),
-    Field("ignore-removed-groups", STRINGS, "append", False, "groups that may go"),
-    Field("preserve-passwd", FLAG, "outer", False, "keep the last commit's ids"),
-    Field("rpmdb", TEXT, "outer", False, "the package database's format"),
-    Field("rpmdb-normalize", FLAG, "outer", False, "make the package database reproducible"),
-    Field("machineid-compat", FLAG, "outer", False, "ship an empty machine-id"),
-    Field("tmp-is-dir", FLAG, "outer", False, "/tmp is a folder of the tree"),
-    Field("boot-location", TEXT, "outer", False, "where the kernel is put"),
-    Field("container-cmd", STRINGS, "outer", False, "the image's command"),
-    Field("install-langs", STRINGS, "append", False, "locales kept"),
-    Field("initramfs-args", STRINGS, "append", False, "arguments for dracut"),
-    Field("opt-usrlocal", TEXT, "outer", False, "what /opt and /usr/local are"),
-    Field("readonly-executables", FLAG, "outer", False, "executables without write permission"),
-    Field("platforms", MAPPING, "union", False, "platform table"),
+    Field(
+        "bootstrap_packages",
+        TEXTS,
+        APPEND,
+        "the same as packages; deprecated",
+        built=True,
+        applies=False,
+    ),
+    Field("repos", TEXTS, APPEND, "ids of repositories to install from", built=True),
+    Field("lockfile-repos", TEXTS, APPEND, "repositories only locked packages come from"),
+    Field("ostree-layers", TEXTS, APPEND, "overlay folders, applied in order", built=True),
+    Field("ostree-override-layers", TEXTS, APPEND, "overlays that may replace files"),
+    Field("exclude-packages", TEXTS, APPEND, "packages that may not be installed", built=True),
+    Field("recommends", FLAG, FIRST, "install weak dependencies (default: true)", built=True),
+    Field("documentation", FLAG, FIRST, "install documentation (default: true)", built=True),
+    Field("install-langs", TEXTS, APPEND, "locales kept"),
+    Field("units", TEXTS, APPEND, "systemd units to enable"),
+    Field("default-target", TEXT, FIRST, "systemd's default target", legacy="default_target"),
+    Field(
+        "add-files",
+        ListOf(ListOf(TEXT, 2)),
+        APPEND,
+        "[source, destination] of files copied into the tree",
+    ),
+    Field("remove-files", TEXTS, APPEND, "paths deleted after the install", built=True),
+    Field(
+        "remove-from-packages",
+        ListOf(ListOf(TEXT, 1)),
+        APPEND,
+        "[package, regex…]: files deleted of a package",
+    ),
+    Field("postprocess", TEXTS, APPEND, "scripts run in the tree, in order", built=True),
+    Field("postprocess-script", TEXT, FIRST, "a script file run after postprocess"),
+    Field("platform-module", TEXT, FIRST, "the modularity platform", substituted=True),
+    Field("cliwrap", FLAG, FIRST, "wrap commands that do not fit an image-based system"),
+    Field("cliwrap-binaries", TEXTS, APPEND, "which commands are wrapped"),
+    # --- how a tree is laid out
+    Field("edition", Either((TEXT, NUMBER)), FIRST, "which defaults hold: 2014 or 2024"),
+    Field("selinux", FLAG, FIRST, "label with the tree's SELinux policy", applies=False),
+    Field("selinux-label-version", NUMBER, FIRST, "how labels are computed", applies=False),
+    Field("ignore-devices", FLAG, FIRST, "leave device nodes out", applies=False),
+    Field("ima", FLAG, FIRST, "keep IMA signatures of packages", applies=False),
+    Field("readonly-executables", FLAG, FIRST, "executables without write permission"),
+    Field(
+        "boot-location",
+        Choice(("new", "modules", "kernel-install", "both", "legacy")),
+        FIRST,
+        "where the kernel is put",
+        applies=False,
+        legacy="boot_location",
+    ),
+    Field("tmp-is-dir", FLAG, FIRST, "/tmp is a folder of the tree", applies=False),
+    Field(
+        "opt-usrlocal",
+        Choice(("var", "root", "state-overlay", "stateoverlay")),
+        FIRST,
+        "what /opt and /usr/local are",
+        applies=False,
+    ),
+    Field("machineid-compat", FLAG, FIRST, "ship an empty machine-id", applies=False),
+    Field("container", FLAG, FIRST, "the tree does not boot", applies=False),
+    Field("initramfs-args", TEXTS, APPEND, "arguments for dracut", applies=False),
+    Field("no-initramfs", FLAG, FIRST, "make no initramfs", applies=False),
+    Field(
+        "rpmdb",
+        Choice(("bdb", "b-d-b", "sqlite", "ndb", "target", "host")),
+        FIRST,
+        "the package database's format",
+        applies=False,
+    ),
+    Field("rpmdb-normalize", FLAG, FIRST, "make the package database reproducible", applies=False),
+    # --- users and groups
+    Field("etc-group-members", TEXTS, APPEND, "groups whose members are in /etc", applies=False),
+    Field("preserve-passwd", FLAG, FIRST, "keep the last commit's ids", applies=False),
+    Field("check-passwd", _checked(_IDS), FIRST, "the expected users", applies=False),
+    Field("check-groups", _checked(MapOf(NUMBER)), FIRST, "the expected groups", applies=False),
+    Field("ignore-removed-users", TEXTS, APPEND, "users that may go", applies=False),
+    Field("ignore-removed-groups", TEXTS, APPEND, "groups that may go", applies=False),
+    Field("sysusers", Choice(("compose-auto", "compose-forced")), FIRST, "who makes users"),
+    # --- versions, commits, tools
+    Field("releasever", VARIABLE, FIRST, "$releasever in repositories; a variable too"),
+    Field("basearch", TEXT, FIRST, "the architecture; a variable too"),
+    Field(
+        "mutate-os-release",
+        TEXT,
+        FIRST,
+        "text in os-release the version replaces",
+        built=True,
+        substituted=True,
+    ),
+    Field(
+        "automatic-version-prefix",
+        TEXT,
+        FIRST,
+        "rpm-ostree's own version scheme",
+        applies=False,
+        substituted=True,
+        legacy="automatic_version_prefix",
+    ),
+    Field("automatic-version-suffix", TEXT, FIRST, "what stands before its count", applies=False),
+    Field("ref", TEXT, FIRST, "the OSTree ref", applies=False, substituted=True),
+    Field(
+        "rojig",
+        Record(
+            {"name": TEXT, "summary": TEXT, "license": TEXT, "description": TEXT},
+            ("name", "summary", "license"),
+        ),
+        FIRST,
+        "name and summary of the old RPM form",
+        applies=False,
+        substituted=True,
+    ),
+    Field("gpg-key", TEXT, FIRST, "who signs the commit", applies=False, legacy="gpg_key"),
+    Field("container-cmd", TEXTS, FIRST, "the image's command", applies=False),
+    Field(
+        "metadata", MapOf(Anything()), UNION, "free values for tools", built=True, substituted=True
+    ),
+    Field(
+        "add-commit-metadata",
+        MapOf(Anything()),
+        UNION,
+        "values for the commit",
+        applies=False,
+        substituted=True,
+    ),
+    Field("repo-metadata", _METADATA_TARGET, FIRST, "where repositories are named", applies=False),
+    Field(
+        "advisories-metadata", _METADATA_TARGET, FIRST, "where advisories are named", applies=False
+    ),
+    Field("variables", MapOf(VARIABLE), UNION, "values for conditional-include", built=True),
+    Field("repovars", MapOf(TEXT), UNION, "variables in .repo files"),
+    # --- read by tools beside rpm-ostree
+    Field("platforms", MapOf(Anything()), UNION, "platform table", applies=False),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
+LEGACY: dict[str, str] = {field.legacy: field.name for field in _FIELDS if field.legacy}
 STRUCTURE = ("include", "conditional-include", "arch-include")
 ARCHES = ("x86_64", "aarch64", "ppc64le", "s390x")
-KNOWN = (*FIELDS, *STRUCTURE, *(f"packages-{arch}" for arch in ARCHES))
+KNOWN = (*FIELDS, *LEGACY, *STRUCTURE, *(f"packages-{arch}" for arch in ARCHES))

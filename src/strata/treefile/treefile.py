@@ -1,9 +1,16 @@
 """Treefiles: read one with all it includes, for one architecture and set of variables.
 
-An included file's lists come before the includer's; the includer's scalars win; mappings are merged
-key by key. `conditional-include` adds a file, a list of files or an inline treefile when all its
-conditions (`variable == "value"`, `!=`) hold. Every package, script and repository remembers the
-line it stands on, so that an error can say where something came from.
+The order is rpm-ostree's, to the letter. A file's `include`s come first, then those of its
+architecture, then those of its conditions that hold; an inline treefile is part of the file itself.
+Each is merged into the file before the next: of lists, what is merged stands before what was there,
+so that the items of a later include come before those of an earlier one, and the file's own last
+(which is why a script of a late include may run too early). Of single values the file's own wins,
+then the earliest include's. Mappings are merged key by key. Conditions see the variables of the
+files above them and of those read before; the includer's value of a variable wins. A file may be
+included once. Every value remembers its line and how it came to be included, so that an error and
+`explain` can say so.
+
+Source: rpm-ostree's rust/src/treefile.rs (treefile_parse_recurse, treefile_merge).
 """
 
 from __future__ import annotations
@@ -11,225 +18,386 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from strata.core.errors import DefinitionError
-from strata.treefile import fields as schema
-from strata.treefile.fields import FIELDS, Field
+from strata.treefile.conditions import Condition, Variable
+from strata.treefile.fields import APPEND, FIELDS, KNOWN, LEGACY, UNION
 from strata.treefile.yaml import Place, Value, parse_yaml
 
 MAX_INCLUDES = 256
-_CONDITION = re.compile(r"""\s*([a-z_]+)\s*(==|!=)\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))\s*""")
+_ARCH_PACKAGES = re.compile(r"packages-([a-z0-9_]+)")
+_SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
+# The old spelling names the same thing.
+_PACKAGES = {"bootstrap_packages": "packages"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a file, or an inline treefile, came to be included.
+
+    place: the line that names it; name: the file, empty for an inline treefile; conditions: what
+    had to hold.
+    """
+
+    place: Place
+    name: str
+    conditions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sourced:
-    """A piece of text and the line it stands on."""
+    """A piece of text, the line it stands on, and the includes that lead there."""
 
     text: str
     source: Place
+    chain: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
 class Flattened:
     """A treefile with all its includes. inputs: every file read, with the sha256 of its bytes.
 
-    passive: fields that were read and that no build acts on yet.
+    named: every mention of a package, in order; packages: the first of each. fields: all that was
+    said, merged, as plain values; packages there are names, sorted. passive: those fields that no
+    build acts on yet. variables: as they were at the end.
     """
 
+    named: tuple[Sourced, ...]
     packages: tuple[Sourced, ...]
     repos: tuple[Sourced, ...]
     postprocess: tuple[Sourced, ...]
     overlays: tuple[Sourced, ...]
-    exclude_packages: tuple[str, ...]
+    excluded: tuple[Sourced, ...]
     remove_files: tuple[str, ...]
     documentation: bool
     recommends: bool
     mutate_os_release: str
     metadata: Mapping[str, object]
-    passive: Mapping[str, object]
+    fields: Mapping[str, object]
+    places: Mapping[str, Place]
+    variables: Mapping[str, Variable]
     inputs: tuple[tuple[str, str], ...]
 
+    @property
+    def exclude_packages(self) -> tuple[str, ...]:
+        """Packages that may not be installed."""
+        return tuple(item.text for item in self.excluded)
 
-@dataclass
-class _Merged:
-    """Fields as they are gathered: lists of Values, or one Value."""
-
-    lists: dict[str, list[Value]] = field(default_factory=dict)
-    single: dict[str, Value] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    includes: int = 0
+    @property
+    def passive(self) -> Mapping[str, object]:
+        """Fields that no build acts on yet."""
+        return {key: value for key, value in self.fields.items() if not FIELDS[key].built}
 
 
 def flatten(
-    path: Path, *, variables: Mapping[str, str], arch: str, root: Path | None = None
+    path: Path, *, variables: Mapping[str, Variable], arch: str, root: Path | None = None
 ) -> Flattened:
     """Read a treefile and all it includes.
 
-    root: the folder that names in messages and inputs are relative to, and that no include leaves
-    (default: the treefile's own). Raises DefinitionError with file, line and column.
+    variables: set from outside; they win. root: the folder that names in messages and inputs are
+    relative to, and that no include leaves (default: the treefile's own). Raises DefinitionError
+    with file, line and column.
     """
-    top = (root or path.parent).resolve()
-    merged = _Merged()
-    _Loader(top, variables, arch, merged).load(path, ())
-    return _finish(merged, arch)
+    loader = _Loader((root or path.parent).resolve(), variables, arch)
+    return _finish(loader.load(path, ()), loader)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A value and the includes that lead to it."""
+
+    value: Value
+    chain: tuple[Step, ...]
+
+
+@dataclass
+class _Config:
+    """A treefile's fields, as merged so far. lists: of APPEND; single: of FIRST and UNION."""
+
+    lists: dict[str, list[_Item]] = field(default_factory=dict)
+    single: dict[str, _Item] = field(default_factory=dict)
+
+    def merge(self, included: _Config) -> None:
+        """What is included stands first in lists, and loses elsewhere."""
+        for key, items in included.lists.items():
+            self.lists[key] = items + self.lists.get(key, [])
+        for key, item in included.single.items():
+            mine = self.single.get(key)
+            if mine is None:
+                self.single[key] = item
+            elif FIELDS[key].merge == UNION:
+                both = {**_mapping(item.value), **_mapping(mine.value)}
+                self.single[key] = _Item(Value(both, mine.value.place), mine.chain)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file to include: its name as it is written, where, and under which conditions."""
+
+    name: str
+    place: Place
+    conditions: tuple[str, ...] = ()
 
 
 class _Loader:
-    def __init__(self, top: Path, variables: Mapping[str, str], arch: str, merged: _Merged) -> None:
-        self.top, self.arch, self.merged = top, arch, merged
-        self.variables = {"basearch": arch, **variables}
+    def __init__(self, top: Path, variables: Mapping[str, Variable], arch: str) -> None:
+        self.top, self.arch = top, arch
+        self.variables: dict[str, Variable] = {"basearch": arch, **variables}
+        self.inputs: dict[str, str] = {}
+        self.open: list[str] = []
+        self.included_by: dict[str, str] = {}
 
-    def load(self, path: Path, chain: tuple[Path, ...], at: Place | None = None) -> None:
-        resolved = path.resolve()
+    def load(self, path: Path, chain: tuple[Step, ...]) -> _Config:
+        """A file and all it includes."""
+        at = chain[-1].place if chain else None
         where = f"{at}: " if at else ""
+        resolved = path.resolve()
         if resolved != self.top and self.top not in resolved.parents:
             raise DefinitionError(
                 f"{where}{path} is outside of the definitions in {self.top}",
                 context={"file": path},
             )
         name = str(resolved.relative_to(self.top))
-        if resolved in chain:
-            names = [str(step.relative_to(self.top)) for step in (*chain, resolved)]
+        if name in self.open:
+            names = " → ".join((*self.open, name))
             raise DefinitionError(
-                f"{where}the treefiles include each other in a circle: {' → '.join(names)}",
+                f"{where}the treefiles include each other in a circle: {names}",
                 context={"file": name},
             )
-        self.merged.includes += 1
-        if self.merged.includes > MAX_INCLUDES:
+        if name in self.inputs:
+            raise DefinitionError(
+                f"{where}{name} is included already, at {self.included_by[name]}",
+                hint="rpm-ostree takes a file once; include it where all need it",
+                context={"file": name},
+            )
+        if len(self.inputs) >= MAX_INCLUDES:
             raise DefinitionError(f"{where}more than {MAX_INCLUDES} files are included")
+        document = parse_yaml(self._read(resolved, name, where), name)
+        self.included_by[name] = str(at or name)
+        self.open.append(name)
+        ignored = resolved.suffix == ".json"  # there rpm-ostree passes over what it does not know
+        config = self._config(document, resolved.parent, chain, unknown_ignored=ignored)
+        self.open.pop()
+        return config
+
+    def _read(self, path: Path, name: str, where: str) -> str:
         try:
-            data = resolved.read_bytes()
+            data = path.read_bytes()
             text = data.decode("utf-8")
         except FileNotFoundError:
             raise DefinitionError(
-                f"{where}there is no treefile {name}", context={"file": name}
+                f"{where}there is no treefile {name}",
+                hint="is a submodule not checked out?" if not path.parent.is_dir() else "",
+                context={"file": name},
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise DefinitionError(f"{where}{name} cannot be read: {error}") from error
-        self.merged.inputs[name] = hashlib.sha256(data).hexdigest()
-        self.apply(parse_yaml(text, name), resolved.parent, (*chain, resolved))
+        self.inputs[name] = hashlib.sha256(data).hexdigest()
+        return text
 
-    def apply(self, document: Value, folder: Path, chain: tuple[Path, ...]) -> None:
-        """Add a treefile's fields: what it includes first, then its own."""
+    def _config(
+        self,
+        document: Value,
+        folder: Path,
+        chain: tuple[Step, ...],
+        *,
+        unknown_ignored: bool = False,
+    ) -> _Config:
+        """A treefile's own fields, and all that it includes merged into them."""
+        config = _Config()
         if document.data is None:
-            return
+            return config
         members = _mapping(document)
         for key, value in members.items():
-            if key not in schema.KNOWN:
+            if key not in KNOWN and not _ARCH_PACKAGES.fullmatch(key):
+                if unknown_ignored:
+                    continue
                 raise _unknown_key(key, value.place)
-        variables = members.get("variables")
-        if variables is not None and variables.data is not None:
-            for key, value in _mapping(variables).items():
-                self.variables.setdefault(key, str(value.data))
-        for name, place in _names(members.get("include")):
-            self.load(folder / name, chain, place)
+            self._own(config, key, value, chain)
+        self._set_variables(config)
+        wanted = [_Wanted(name, place) for name, place in _names(members.get("include"))]
         if "arch-include" in members:
             by_arch = _mapping(members["arch-include"])
-            for name, place in _names(by_arch.get(self.arch)):
-                self.load(folder / name, chain, place)
-        conditional = members.get("conditional-include")
-        for item in _list(conditional):
-            self._conditional(item, folder, chain)
-        for key, value in members.items():
-            self._own(key, value)
+            condition = (f'basearch == "{self.arch}"',)
+            names = _names(by_arch.get(self.arch))
+            wanted += [_Wanted(name, place, condition) for name, place in names]
+        for item in _list(members.get("conditional-include")):
+            wanted += self._conditional(config, item, folder, chain)
+        for each in wanted:
+            step = Step(each.place, str(Path(each.name)), each.conditions)
+            config.merge(self.load(folder / each.name, (*chain, step)))
+        return config
 
-    def _conditional(self, item: Value, folder: Path, chain: tuple[Path, ...]) -> None:
+    def _set_variables(self, config: _Config) -> None:
+        if "variables" in config.single:
+            for key, value in _mapping(config.single["variables"].value).items():
+                self.variables.setdefault(key, _variable(value))
+        for key in ("releasever", "basearch"):
+            if key in config.single:
+                self.variables.setdefault(key, _variable(config.single[key].value))
+
+    def _conditional(
+        self, config: _Config, item: Value, folder: Path, chain: tuple[Step, ...]
+    ) -> list[_Wanted]:
+        """The files a condition adds; an inline treefile is merged at once."""
         members = _mapping(item)
         if set(members) != {"if", "include"}:
-            raise DefinitionError(
-                f"{item.place}: a conditional-include has exactly `if` and `include`",
-                context={"file": item.place.file, "line": item.place.line},
-            )
-        if not all(self._holds(text, place) for text, place in _names(members["if"])):
-            return
-        wanted = members["include"]
-        if isinstance(wanted.data, dict):
-            self.apply(wanted, folder, chain)
-            return
-        for name, place in _names(wanted):
-            self.load(folder / name, chain, place)
+            raise _error(item.place, "a conditional-include has exactly `if` and `include`")
+        conditions = [Condition.parse(text, place) for text, place in _names(members["if"])]
+        # All are asked, so that a mistake shows whatever the others say.
+        held = [condition.holds(self.variables) for condition in conditions]
+        if not all(held):
+            return []
+        texts = tuple(condition.text for condition in conditions)
+        include = members["include"]
+        if isinstance(include.data, dict):
+            step = Step(include.place, "", texts)
+            config.merge(self._config(include, folder, (*chain, step)))
+            return []
+        return [_Wanted(name, place, texts) for name, place in _names(include)]
 
-    def _holds(self, condition: str, place: Place) -> bool:
-        match = _CONDITION.fullmatch(condition)
-        if not match:
-            raise DefinitionError(
-                f'{place}: {condition!r} is not a condition like osversion == "rhel-9.8"',
-                context={"file": place.file, "line": place.line},
-            )
-        name, operator = match[1], match[2]
-        wanted = next(text for text in match.groups()[2:] if text is not None)
-        if name not in self.variables:
-            raise DefinitionError(
-                f"{place}: the variable {name} is not set",
-                hint=f"known: {', '.join(sorted(self.variables))}",
-                context={"file": place.file, "line": place.line},
-            )
-        return (self.variables[name] == wanted) == (operator == "==")
-
-    def _own(self, key: str, value: Value) -> None:
-        if key in schema.STRUCTURE or value.data is None:
+    def _own(self, config: _Config, key: str, value: Value, chain: tuple[Step, ...]) -> None:
+        if value.data is None or key in ("include", "conditional-include", "arch-include"):
             return
-        if key.startswith("packages-"):
-            if key != f"packages-{self.arch}":
-                return
-            key = "packages"
-        declared = FIELDS[key]
-        _check_type(declared, value)
-        if declared.merge == "append":
-            self.merged.lists.setdefault(key, []).extend(_list(value))
-        elif declared.merge == "union":
-            before = self.merged.single.get(key)
-            merged = {**(_mapping(before) if before else {}), **_mapping(value)}
-            self.merged.single[key] = Value(merged, value.place)
+        name = _PACKAGES.get(key, LEGACY.get(key, key))
+        match = _ARCH_PACKAGES.fullmatch(key)
+        if match:
+            name = "packages"
+        declared = FIELDS[name]
+        problem = declared.shape.problem(value)
+        if problem is not None:
+            raise DefinitionError(
+                f"{problem}: {key} must be {declared.shape.doc}",
+                context={"file": problem.file, "line": problem.line, "key": key},
+            )
+        if match and match[1] != self.arch:
+            return
+        if declared.merge == APPEND:
+            items = [_Item(item, chain) for item in _list(value)]
+            config.lists.setdefault(name, []).extend(items)
+        elif name in config.single:
+            raise _error(value.place, f"{key} stands beside {name}; write one of them")
         else:
-            self.merged.single[key] = value
+            config.single[name] = _Item(value, chain)
 
 
-def _finish(merged: _Merged, arch: str) -> Flattened:
-    def texts(key: str) -> tuple[Sourced, ...]:
-        return tuple(Sourced(str(item.data), item.place) for item in merged.lists.get(key, ()))
+# --- from merged values to a Flattened -----------------------------------------------------------
 
-    def flag(key: str, default: bool) -> bool:
-        value = merged.single.get(key)
-        return default if value is None else bool(value.data)
 
-    packages = tuple(
-        Sourced(name, item.source) for item in texts("packages") for name in item.text.split()
+def split_packages(text: str) -> tuple[str, ...]:
+    """The names of one entry: by white space, but for what stands in single quotes.
+
+    Raises ValueError when a quote is not closed.
+    """
+    parts = text.split("'")
+    if len(parts) % 2 == 0:
+        raise ValueError(f"{text!r} has a quote that is not closed")
+    names: list[str] = []
+    for number, part in enumerate(parts):
+        names += [part] if number % 2 else part.split()
+    return tuple(names)
+
+
+def _finish(config: _Config, loader: _Loader) -> Flattened:
+    variables = loader.variables
+
+    def texts(key: str) -> Iterator[Sourced]:
+        for item in config.lists.get(key, ()):
+            yield Sourced(str(item.value.data), item.value.place, item.chain)
+
+    def flag(key: str) -> bool:
+        item = config.single.get(key)
+        return True if item is None else bool(item.value.data)
+
+    named = tuple(
+        Sourced(name, item.source, item.chain)
+        for item in texts("packages")
+        for name in _split(item)
     )
-    scripts = texts("postprocess")
-    token = merged.single.get("mutate-os-release")
-    passive = {key: plain(value) for key, value in _all(merged) if not FIELDS[key].built}
+    packages = _first(named)
+    fields: dict[str, object] = {}
+    places: dict[str, Place] = {}
+    for key in (key for key in FIELDS if key in config.lists or key in config.single):
+        fields[key], places[key] = _resolved(key, config, variables)
+    if packages:
+        fields["packages"] = sorted(item.text for item in packages)
+    token = fields.get("mutate-os-release", "")
+    metadata = fields.get("metadata", {})
     return Flattened(
-        packages=_first(packages),
+        named=named,
+        packages=packages,
         repos=_first(texts("repos")),
-        postprocess=scripts,
+        postprocess=tuple(texts("postprocess")),
         overlays=_first(texts("ostree-layers")),
-        exclude_packages=tuple(item.text for item in texts("exclude-packages")),
+        excluded=tuple(texts("exclude-packages")),
         remove_files=tuple(item.text for item in texts("remove-files")),
-        documentation=flag("documentation", True),
-        recommends=flag("recommends", True),
-        mutate_os_release=str(token.data) if token else "",
-        metadata=_plain_mapping(merged.single.get("metadata")),
-        passive=passive,
-        inputs=tuple(sorted(merged.inputs.items())),
+        documentation=flag("documentation"),
+        recommends=flag("recommends"),
+        mutate_os_release=str(token),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        fields=fields,
+        places=places,
+        variables=dict(variables),
+        inputs=tuple(sorted(loader.inputs.items())),
     )
 
 
-def _all(merged: _Merged) -> Iterator[tuple[str, Value]]:
-    yield from merged.single.items()
-    for key, values in merged.lists.items():
-        yield key, Value(values, values[0].place if values else Place("", 0, 0))
+def _resolved(key: str, config: _Config, variables: Mapping[str, Variable]) -> tuple[object, Place]:
+    """A field's plain value, variables replaced, and where it stands."""
+    if key in config.lists:
+        items = config.lists[key]
+        place = items[0].value.place if items else Place("", 0, 0)
+        return [plain(item.value) for item in items], place
+    value = config.single[key].value
+    found = plain(value)
+    if FIELDS[key].substituted:
+        if isinstance(found, dict):
+            found = {
+                name: _substitute(item, variables, _mapping(value)[name].place)
+                for name, item in found.items()
+            }
+        else:
+            found = _substitute(found, variables, value.place)
+    return found, value.place
 
 
-def _first(items: Sequence[Sourced]) -> tuple[Sourced, ...]:
+def _substitute(value: object, variables: Mapping[str, Variable], place: Place) -> object:
+    """`${name}` in a text becomes the variable's value. Raises DefinitionError."""
+    if not isinstance(value, str):
+        return value
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            raise _error(
+                place,
+                f"the variable {match[1]} is not set",
+                f"known: {', '.join(sorted(variables))}",
+            )
+        found = variables[match[1]]
+        return str(found).lower() if isinstance(found, bool) else str(found)
+
+    return _SUBSTITUTED.sub(replaced, value)
+
+
+def _split(item: Sourced) -> tuple[str, ...]:
+    try:
+        return split_packages(item.text)
+    except ValueError as error:
+        raise _error(item.source, str(error)) from None
+
+
+def _first(items: Iterable[Sourced]) -> tuple[Sourced, ...]:
     """Without doubles; the first line that names something is the one that counts."""
     found: dict[str, Sourced] = {}
     for item in items:
         found.setdefault(item.text, item)
     return tuple(found.values())
+
+
+# --- values --------------------------------------------------------------------------------------
 
 
 def plain(value: Value) -> object:
@@ -241,16 +409,14 @@ def plain(value: Value) -> object:
     return value.data
 
 
-def _plain_mapping(value: Value | None) -> Mapping[str, object]:
-    return {key: plain(item) for key, item in _mapping(value).items()} if value else {}
+def _variable(value: Value) -> Variable:
+    data = value.data
+    return data if isinstance(data, (bool, int)) else str(data)
 
 
 def _mapping(value: Value) -> dict[str, Value]:
     if not isinstance(value.data, dict):
-        raise DefinitionError(
-            f"{value.place}: this must be a mapping",
-            context={"file": value.place.file, "line": value.place.line},
-        )
+        raise _error(value.place, "this must be a mapping")
     return value.data
 
 
@@ -258,10 +424,7 @@ def _list(value: Value | None) -> list[Value]:
     if value is None or value.data is None:
         return []
     if not isinstance(value.data, list):
-        raise DefinitionError(
-            f"{value.place}: this must be a list",
-            context={"file": value.place.file, "line": value.place.line},
-        )
+        raise _error(value.place, "this must be a list")
     return value.data
 
 
@@ -269,41 +432,23 @@ def _names(value: Value | None) -> list[tuple[str, Place]]:
     """A string, or a list of strings."""
     if value is None or value.data is None:
         return []
-    items: list[Value] = value.data if isinstance(value.data, list) else [value]
+    items: Sequence[Value] = value.data if isinstance(value.data, list) else [value]
     names = []
     for item in items:
         if not isinstance(item.data, str):
-            raise DefinitionError(
-                f"{item.place}: this must be text",
-                context={"file": item.place.file, "line": item.place.line},
-            )
+            raise _error(item.place, "this must be text")
         names.append((item.data, item.place))
     return names
 
 
-def _check_type(declared: Field, value: Value) -> None:
-    kinds: dict[str, tuple[type, ...]] = {
-        schema.TEXT: (str,),
-        schema.FLAG: (bool,),
-        schema.NUMBER: (int,),
-        schema.MAPPING: (dict,),
-        schema.LIST: (list,),
-        schema.STRINGS: (list,),
-        schema.SCRIPTS: (list,),
-    }
-    items = value.data if isinstance(value.data, list) else []
-    right = isinstance(value.data, kinds[declared.type])
-    if declared.type in (schema.STRINGS, schema.SCRIPTS):
-        right = right and all(isinstance(item.data, str) for item in items)
-    if not right:
-        raise DefinitionError(
-            f"{value.place}: {declared.name} must be {declared.type}",
-            context={"file": value.place.file, "line": value.place.line, "key": declared.name},
-        )
+def _error(place: Place, problem: str, hint: str = "") -> DefinitionError:
+    return DefinitionError(
+        f"{place}: {problem}", hint=hint, context={"file": place.file, "line": place.line}
+    )
 
 
 def _unknown_key(key: str, place: Place) -> DefinitionError:
-    near = difflib.get_close_matches(key, schema.KNOWN, 1)
+    near = difflib.get_close_matches(key, KNOWN, 1)
     return DefinitionError(
         f"{place}:{place.column}: a treefile has no key {key}",
         hint=f"did you mean {near[0]}?" if near else "see docs/treefiles.md for the keys",

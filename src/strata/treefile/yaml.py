@@ -7,6 +7,7 @@ blow up.
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 
@@ -67,6 +68,47 @@ def parse_yaml(text: str, file: str) -> Value:
     if node is None:
         return Value(None, Place(file, 1, 1))
     return _Builder(file).value(node, 0)
+
+
+def reformat(text: str, file: str) -> str:
+    """The document with comments kept and its layout made uniform: lists indented by two, no line
+    folded. Raises DefinitionError, also should the result not say the same."""
+    before = parse_yaml(text, file)
+    if before.data is None:
+        return text
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    yaml.width = MAX_BYTES
+    yaml.explicit_start = text.startswith("---")
+    sink = io.StringIO()
+    try:
+        yaml.dump(yaml.load(text), sink)
+    except (YAMLError, ValueError) as error:
+        raise DefinitionError(
+            f"{file} cannot be formatted: {error}", context={"file": file}
+        ) from error
+    done = sink.getvalue()
+    if not _same(before, parse_yaml(done, file)) or _comments(done) != _comments(text):
+        raise DefinitionError(
+            f"{file} cannot be formatted without changing what it says", context={"file": file}
+        )
+    return done
+
+
+def _same(one: Value, other: Value) -> bool:
+    """Whether two values are equal, their places apart."""
+    a, b = one.data, other.data
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    return type(a) is type(b) and a == b
+
+
+def _comments(text: str) -> list[str]:
+    """What stands behind `#` in lines of their own, scripts included."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("#")]
 
 
 class _Builder:

@@ -1,0 +1,96 @@
+"""Build-args files: what a variant of a stream is, as openshift/os and rhel-coreos-config say it.
+
+`KEY=VALUE` lines and `#` comments, as `podman build --build-arg-file` reads them
+(requirement R1.18).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from strata.core.errors import DefinitionError
+from strata.treefile.conditions import Variable
+
+NEEDED = (
+    "ID",
+    "NAME",
+    "STREAM",
+    "DESCRIPTION",
+    "VERSION",
+    "MUTATE_OS_RELEASE",
+    "BUILDER_IMG",
+    "MANIFEST",
+    "IMAGE_CONFIG",
+)
+_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+_PINNED = re.compile(r"[^@]+:[^@:/]+@sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class BuildArgs:
+    """A variant's values, all of them in `values`."""
+
+    values: Mapping[str, str]
+
+    @property
+    def manifest(self) -> str:
+        """The treefile, relative to the file."""
+        return self.values["MANIFEST"]
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """What conditions may ask of a base: deriving, id, stream, osversion."""
+        identity, version = self.values["ID"], self.values["VERSION"]
+        return {
+            "deriving": False,
+            "id": identity,
+            "stream": self.values["STREAM"],
+            "osversion": osversion(identity, version),
+        }
+
+
+def osversion(identity: str, version: str) -> str:
+    """How conditions name an OS release: `rhel-9.8`, and by the major elsewhere: `centos-10`."""
+    return f"{identity}-{version if identity == 'rhel' else version.partition('.')[0]}"
+
+
+def parse_values(text: str, file: str) -> dict[str, str]:
+    """The lines of a build-args file. Raises DefinitionError."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        match = _LINE.fullmatch(stripped)
+        if not match:
+            raise _error(file, number, f"{stripped!r} is not KEY=VALUE")
+        if match[1] in values:
+            raise _error(file, number, f"{match[1]} stands twice")
+        values[match[1]] = match[2]
+    return values
+
+
+def parse_build_args(text: str, file: str) -> BuildArgs:
+    """A base's build-args file. Raises DefinitionError, also when a value is missing or an image is
+    not named by tag and digest."""
+    values = parse_values(text, file)
+    missing = [key for key in NEEDED if not values.get(key)]
+    if missing:
+        raise DefinitionError(
+            f"{file} lacks {', '.join(missing)}",
+            hint=f"needed are {', '.join(NEEDED)}",
+            context={"file": file},
+        )
+    if not _PINNED.fullmatch(values["BUILDER_IMG"]):
+        raise DefinitionError(
+            f"{file}: BUILDER_IMG is {values['BUILDER_IMG']}, which is not NAME:TAG@sha256:DIGEST",
+            hint="a moving tag would build another system tomorrow",
+            context={"file": file, "key": "BUILDER_IMG"},
+        )
+    return BuildArgs(values)
+
+
+def _error(file: str, line: int, problem: str) -> DefinitionError:
+    return DefinitionError(f"{file}:{line}: {problem}", context={"file": file, "line": line})

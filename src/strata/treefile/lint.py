@@ -1,0 +1,142 @@
+"""Lint: what loads, and yet is likely not what its writer meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.treefile.conditions import Variable
+from strata.treefile.fields import FIELDS, LEGACY
+from strata.treefile.treefile import Flattened, flatten
+from strata.treefile.yaml import Place, Value, parse_yaml
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """Something to look at. severity: ERROR (rpm-ostree refuses it), WARNING or NOTE."""
+
+    place: str
+    rule: str
+    severity: str
+    message: str
+
+    def to_json(self) -> dict[str, str]:
+        """As JSON-ready values."""
+        return dict(self.__dict__)
+
+
+def lint(
+    path: Path, *, variables: Mapping[str, Variable], arch: str, root: Path | None = None
+) -> tuple[Finding, ...]:
+    """All findings of a treefile and what it includes, by place. Raises DefinitionError when it
+    cannot be read at all."""
+    flat = flatten(path, variables=variables, arch=arch, root=root)
+    top = (root or path.parent).resolve()
+    found = [finding for rule in _RULES for finding in rule(flat)]
+    for name, _ in flat.inputs:
+        document = parse_yaml((top / name).read_text(encoding="utf-8"), name)
+        found += _spelling(document)
+    return tuple(sorted(set(found)))
+
+
+def _twice(flat: Flattened) -> Iterator[Finding]:
+    first: dict[str, Place] = {}
+    for item in flat.named:
+        if item.text not in first:
+            first[item.text] = item.source
+        elif first[item.text] != item.source:
+            yield Finding(
+                str(item.source),
+                "named-twice",
+                NOTE,
+                f"{item.text} is named at {first[item.text]} already",
+            )
+
+
+def _wanted_and_excluded(flat: Flattened) -> Iterator[Finding]:
+    wanted = {item.text: item.source for item in flat.packages}
+    for item in flat.excluded:
+        if item.text in wanted:
+            yield Finding(
+                str(item.source),
+                "excluded-package",
+                ERROR,
+                f"{item.text} is excluded here and named at {wanted[item.text]}",
+            )
+
+
+def _shebang(flat: Flattened) -> Iterator[Finding]:
+    for item in flat.postprocess:
+        if not item.text.startswith("#!"):
+            yield Finding(
+                str(item.source),
+                "no-interpreter",
+                WARNING,
+                "the script does not begin with #! and cannot be run",
+            )
+
+
+def _not_honoured(flat: Flattened) -> Iterator[Finding]:
+    """Requirement R1.22: a layer put on top of an image cannot do everything a compose does."""
+    deriving = flat.variables.get("deriving") is True
+    for key, place in flat.places.items():
+        if deriving and not FIELDS[key].applies:
+            yield Finding(
+                str(place),
+                "not-on-an-image",
+                WARNING,
+                f"{key} cannot be honoured in a layer on top of an image",
+            )
+        elif not FIELDS[key].built:
+            yield Finding(str(place), "no-effect", NOTE, f"{key} has no effect in a build yet")
+
+
+def _values(flat: Flattened) -> Iterator[Finding]:
+    suffix = flat.fields.get("automatic-version-suffix", "-")
+    if not isinstance(suffix, str) or len(suffix) != 1 or not suffix.isascii():
+        yield Finding(
+            str(flat.places["automatic-version-suffix"]),
+            "version-suffix",
+            ERROR,
+            f"automatic-version-suffix must be one ASCII character, not {suffix!r}",
+        )
+    repovars = flat.fields.get("repovars", {})
+    for name in ("releasever", "basearch"):
+        if isinstance(repovars, dict) and name in repovars:
+            yield Finding(
+                str(flat.places["repovars"]), "repovars", ERROR, f"{name} may not be in repovars"
+            )
+
+
+_RULES: tuple[Callable[[Flattened], Iterator[Finding]], ...] = (
+    _twice,
+    _wanted_and_excluded,
+    _shebang,
+    _not_honoured,
+    _values,
+)
+
+
+def _spelling(document: Value) -> Iterator[Finding]:
+    """What is written, not what it means: old spellings, and inline treefiles."""
+    members = document.data if isinstance(document.data, dict) else {}
+    for key, value in members.items():
+        if key in LEGACY or key == "bootstrap_packages":
+            new = LEGACY.get(key, "packages")
+            yield Finding(str(value.place), "old-spelling", NOTE, f"{key} is {new} today")
+    conditional = members.get("conditional-include")
+    for item in conditional.data if conditional and isinstance(conditional.data, list) else ():
+        inner = item.data.get("include") if isinstance(item.data, dict) else None
+        for key, value in inner.data.items() if inner and isinstance(inner.data, dict) else ():
+            if key in ("include", "conditional-include", "arch-include") or key.startswith(
+                "packages-"
+            ):
+                yield Finding(
+                    str(value.place),
+                    "inline-include",
+                    WARNING,
+                    f"rpm-ostree passes over {key} in an inline treefile",
+                )
