@@ -104,3 +104,73 @@ def test_a_run_builds_and_boots_nothing(
     assert f"{node} is sha256:" in done.stderr
     assert snapshot(empty_store) == before
     assert not (empty_store / "machines").exists()
+
+
+BUILD_ARGS = f"""\
+ID=sample
+NAME=sample
+STREAM=sample-12
+DESCRIPTION=Sample CoreOS 12
+VERSION=12.9
+MUTATE_OS_RELEASE=12
+BUILDER_IMG=registry.example/bootc:12@sha256:{"ab" * 32}
+MANIFEST=manifest.yaml
+IMAGE_CONFIG=image.yaml
+"""
+
+
+def test_r1_18_a_stream_may_be_a_build_args_file(
+    definitions: Path, built_store: Path, strata: Strata
+) -> None:
+    path = definitions / "strata.toml"
+    by_treefile, by_args = '{ treefile = "coreos/manifest.yaml" }', "coreos/build-args.conf"
+    assert by_treefile in path.read_text()
+    path.write_text(path.read_text().replace(by_treefile, f'{{ build-args = "{by_args}" }}'))
+    (definitions / by_args).write_text(BUILD_ARGS)
+    before = snapshot(built_store)
+    common = ("-C", str(definitions), "--store", str(built_store), "--json", "--dry-run")
+    told = json.loads(strata(*common, "build", "coreos/sample-12").stdout)
+    coreos = next(row for row in told if row["target"] == "coreos/sample-12")
+    assert coreos["status"] == "would build"
+    changes = "\n".join(coreos["changes"])
+    assert f"treefile {by_args} is new" in changes
+    assert "treefile coreos/manifest.yaml" not in changes
+    assert "lock" not in changes
+    assert snapshot(built_store) == before
+    (definitions / by_args).write_text(BUILD_ARGS.replace("12.9", "12.8"))
+    done = strata(*common, "build", "coreos/sample-12", check=False)
+    assert done.returncode == 3
+    error = json.loads(done.stderr.splitlines()[-1])
+    assert error["message"] == (
+        "coreos/build-args.conf is of version 12.8, stream sample-12 of 12.9"
+    )
+
+
+def test_ls_shows_who_shares_a_base_and_whose_base_moved_on(
+    built_store: Path, tmp_path: Path, strata: Strata
+) -> None:
+    at = ("-C", str(SAMPLE), "--store", str(built_store), "ls", "node/*")
+    rows = {row["target"]: row for row in json.loads(strata(*at, "--json").stdout)}
+    assert rows["node/4.19@sample-12"]["shares"] == ["node/4.20@sample-12"]
+    assert rows["node/4.19@sample-12"]["base_digest"] == rows["node/4.20@sample-12"]["base_digest"]
+    assert not any(row["behind"] for row in rows.values())
+    assert "base moved on" not in strata(*at).stdout
+    # The same records, but for a base that was built again since.
+    other = tmp_path / "other"
+    shutil.copytree(built_store / "records", other / "records")
+    path = other / "records/coreos/sample-12.json"
+    record = json.loads(path.read_text())
+    record["outputs"]["manifest"] = "sha256:" + "0" * 64
+    path.write_text(json.dumps(record))
+    shown = strata(*at[:3], str(other), "ls", "--json").stdout
+    behind = {row["target"] for row in json.loads(shown) if row["behind"]}
+    assert behind == {"node/4.19@sample-12", "node/4.20@sample-12"}
+    assert "base moved on" in strata(*at[:3], str(other), "ls").stdout
+
+
+def test_ls_makes_no_store(tmp_path: Path, strata: Strata) -> None:
+    at = ("-C", str(SAMPLE), "--store", str(tmp_path / "none"), "ls")
+    assert len(json.loads(strata(*at, "--json").stdout)) == 4
+    assert not (tmp_path / "none").exists()
+    done = strata(*at, "x*", check=False)
+    assert "no target is like x*" in done.stderr

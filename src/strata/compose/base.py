@@ -6,6 +6,7 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
+from strata.treefile.buildargs import parse_build_args
 from strata.treefile.conditions import Variable
 from strata.treefile.project import Stream
 from strata.treefile.target import Target
@@ -53,7 +55,8 @@ CONTENT_KINDS = ("definition", "treefile", "overlay", "lock", "base")
 class BaseJob:
     """A base layer, ready to be built: all that goes in is known and digested.
 
-    parent: the bootc commit a CoreOS tree starts from, empty for none.
+    parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
+    version takes the place of in os-release.
     """
 
     target: Target
@@ -63,6 +66,7 @@ class BaseJob:
     parent: str
     inputs: tuple[Input, ...]
     epoch: int
+    os_release_token: str
 
 
 def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> BaseJob:
@@ -72,16 +76,19 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     """
     stream = context.project.stream(target.name)
     source = stream.bootc if target.kind == "bootc" else stream.coreos
-    if source is None or not source.treefile:
+    if source is None or not (source.treefile or source.build_args):
         raise DefinitionError(
             f"{target} has no treefile in strata.toml",
             hint="only layers with a treefile are built",
         )
+    variant = _Variant(source.treefile, stream_variables(stream))
+    if source.build_args:
+        variant = _read_variant(context.project.path, source.build_args, stream)
     store = context.workspace.store
     definition = load_definition(
         context.project,
-        source.treefile,
-        variables=stream_variables(stream),
+        variant.treefile,
+        variables=variant.variables,
         arch=context.arch,
         store=store,
         reporter=reporter,
@@ -104,6 +111,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
+        *variant.inputs,
         Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
@@ -113,7 +121,40 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     if given is not None:
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
     epoch = _epoch(context, lock, target) if given is None else given
-    return BaseJob(target, stream, definition, lock, parent, tuple(sorted(inputs)), epoch)
+    token = variant.os_release_token or definition.treefile.mutate_os_release
+    return BaseJob(target, stream, definition, lock, parent, tuple(sorted(inputs)), epoch, token)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's."""
+
+    treefile: str
+    variables: Mapping[str, Variable]
+    os_release_token: str = ""
+    inputs: tuple[Input, ...] = ()
+
+
+def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
+    """A build-args file, which names the treefile. Raises DefinitionError."""
+    path = folder / name
+    try:
+        data = path.read_bytes()
+        arguments = parse_build_args(data.decode("utf-8"), name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path} cannot be read: {error}") from error
+    version = arguments.values["VERSION"]
+    if version != stream.version:
+        raise DefinitionError(
+            f"{name} is of version {version}, stream {stream.name} of {stream.version}",
+            context={"file": name, "key": "VERSION"},
+        )
+    return _Variant(
+        str(Path(name).parent / arguments.manifest),
+        arguments.variables,
+        arguments.values["MUTATE_OS_RELEASE"],
+        (Input("treefile", name, f"sha256:{hashlib.sha256(data).hexdigest()}"),),
+    )
 
 
 def stream_variables(stream: Stream) -> dict[str, Variable]:
@@ -250,7 +291,7 @@ def _finish_tree(
 
 def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
     """Give os-release the build's version, by the treefile's token or over the layer below's."""
-    token = job.definition.treefile.mutate_os_release
+    token = job.os_release_token
     try:
         before = rooted.read_text(root, osrelease.PATH)
     except FileNotFoundError:

@@ -138,7 +138,7 @@ class Project:
         """Every base and node target, in build order."""
         found = []
         for stream in self.streams.values():
-            if stream.bootc and stream.bootc.treefile:
+            if stream.bootc and not stream.bootc.image:
                 found.append(Target("bootc", stream.name))
             found.append(Target("coreos", stream.name))
         found += [Target("node", node.release, node.stream) for node in self.nodes]

@@ -1,0 +1,78 @@
+"""What the definitions can build, what the store has of it, and which releases share which base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strata.compose.context import BuildContext
+from strata.treefile.target import Target
+
+
+@dataclass(frozen=True)
+class Row:
+    """A target. base: what it stands on, a target or an image; shares: other node targets of the
+    same base. version, digest: of the store's image, empty when there is none. base_digest: of the
+    base it was built on. behind: the base in the store is another by now."""
+
+    target: str
+    base: str
+    shares: tuple[str, ...]
+    primary: bool
+    arches: tuple[str, ...]
+    version: str
+    digest: str
+    base_digest: str
+    behind: bool
+
+
+def rows_of(context: BuildContext) -> list[Row]:
+    """Every base and node target, in build order."""
+    targets = context.project.targets()
+    bases = {target: _base(context, target, targets) for target in targets}
+    rows = []
+    for target in targets:
+        record = context.record(target)
+        outputs = record.outputs if record else {}
+        on, now = str(outputs.get("base", "")), _digest(context, bases[target], targets)
+        others = [each for each in targets if each != target and each.kind == target.kind]
+        shares = [str(each) for each in others if bases[each] == bases[target]]
+        rows.append(
+            Row(
+                target=str(target),
+                base=bases[target],
+                shares=tuple(shares) if target.kind == "node" else (),
+                primary=target.kind == "node" and context.project.node(target).primary,
+                arches=_arches(context, target),
+                version=str(outputs.get("version", "")),
+                digest=str(outputs.get("manifest", "")),
+                base_digest=on,
+                behind=bool(on and now and on != now),
+            )
+        )
+    return rows
+
+
+def _arches(context: BuildContext, target: Target) -> tuple[str, ...]:
+    stream = target.stream if target.kind == "node" else target.name
+    return context.project.stream(stream).arches
+
+
+def _base(context: BuildContext, target: Target, targets: tuple[Target, ...]) -> str:
+    """What a target stands on: a target, an image, or nothing."""
+    if target.kind == "node":
+        node = context.project.node(target)
+        return f"coreos/{node.stream}" if node.base == "stream" else node.base
+    if target.kind != "coreos":
+        return ""
+    bootc = context.project.stream(target.name).bootc
+    below = Target("bootc", target.name)
+    return str(below) if below in targets else (bootc.image if bootc else "")
+
+
+def _digest(context: BuildContext, base: str, targets: tuple[Target, ...]) -> str:
+    """The digest the base has now, as far as the store or its name says."""
+    for target in targets:
+        if str(target) == base:
+            record = context.record(target)
+            return str(record.outputs.get("manifest", "")) if record else ""
+    return base.rpartition("@")[2]
