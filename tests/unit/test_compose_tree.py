@@ -266,7 +266,7 @@ def test_remove_files_are_the_trees_own(tmp_path: Path) -> None:
     treefile = flatten(tmp_path / "m.yaml", variables={}, arch="x86_64")
     populate(
         root,
-        Definition(treefile, (), ()),
+        Definition(tmp_path, treefile, (), ()),
         Lock("x86_64", 0, {}, ()),
         Workspace(tmp_path / "store"),
         source_date_epoch=0,

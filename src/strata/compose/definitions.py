@@ -30,8 +30,10 @@ ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "compose")
 
 @dataclass(frozen=True)
 class Definition:
-    """A layer's definition. overlays: (name, folder) in the order they are applied."""
+    """A layer's definition. overlays: (name, folder) in the order they are applied; folder: what
+    the names of the treefile's files are relative to."""
 
+    folder: Path
     treefile: Flattened
     repos: tuple[RepoConfig, ...]
     overlays: tuple[tuple[str, Path], ...]
@@ -78,10 +80,11 @@ def load_definition(
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
     if flattened.passive:
         reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
+    known_to_repos = {**_repo_variables(flattened), "store": str(store)}
     known = {
         repo.id: repo
         for file in project.repos
-        for repo in load_repo_file(project.path / file, variables={"store": str(store)}, arch=arch)
+        for repo in load_repo_file(project.path / file, variables=known_to_repos, arch=arch)
     }
     for wanted in flattened.repos:
         if wanted.text not in known:
@@ -98,7 +101,16 @@ def load_definition(
                 "checked yet: a package is only held against the sha256 in the repository's index"
             )
     overlays = tuple((item.text, _overlay(project, item, treefile)) for item in flattened.overlays)
-    return Definition(flattened, repos, overlays)
+    return Definition(project.path, flattened, repos, overlays)
+
+
+def _repo_variables(treefile: Flattened) -> dict[str, str]:
+    """What a treefile sets in .repo files: `repovars`, and `$releasever`."""
+    given = treefile.fields.get("repovars")
+    variables = {key: str(value) for key, value in given.items()} if isinstance(given, dict) else {}
+    if "releasever" in treefile.fields:
+        variables["releasever"] = str(treefile.fields["releasever"])
+    return variables
 
 
 def _overlay(project: Project, item: Sourced, treefile: str) -> Path:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from strata.compose.content import (
+    add_files,
+    check_users,
+    enable_units,
+    remove_from_packages,
+)
 from strata.compose.definitions import Definition
 from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script
@@ -13,6 +19,7 @@ from strata.core import rooted
 from strata.core.events import Reporter
 from strata.rpm.cache import PackageCache
 from strata.rpm.install import install
+from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock
 
 
@@ -25,7 +32,8 @@ def populate(
     source_date_epoch: int,
     reporter: Reporter,
 ) -> None:
-    """Install a lock's packages, apply the overlays, run the postprocess scripts, in that order.
+    """Install a lock's packages, take out what is not wanted of them, apply the overlays and what
+    else the treefile adds, run the scripts, in that order.
 
     Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
@@ -45,15 +53,27 @@ def populate(
                 step=step,
             )
             step.detail(f"{len(paths)} packages")
+    if "remove-from-packages" in treefile.fields:
+        with reporter.step("remove files of packages") as step:
+            removed = remove_from_packages(root, treefile, read_inventory(root))
+            step.detail(f"{removed} files")
+    check_users(root, treefile, definition.folder)
     for name in treefile.remove_files:
         rooted.remove(root, name)
     for name, path in definition.overlays:
         with reporter.step(f"apply {name}") as step:
             step.detail(f"{apply_overlay(root, path)} files")
+    add_files(root, treefile.files, definition.folder)
+    enable_units(root, treefile)
     environment = _environment(treefile.metadata, source_date_epoch)
-    for script in treefile.postprocess:
-        with reporter.step(f"run the script at {script.source}"):
-            run_script(root, script.text, source=str(script.source), env=environment)
+    scripts = [(script.text, str(script.source)) for script in treefile.postprocess]
+    for item in treefile.files:
+        if item.field == "postprocess-script":
+            text = (definition.folder / item.path).read_text(encoding="utf-8")
+            scripts.append((text, item.path))
+    for text, source in scripts:
+        with reporter.step(f"run the script at {source}"):
+            run_script(root, text, source=source, env=environment)
 
 
 def _environment(metadata: Mapping[str, object], source_date_epoch: int) -> dict[str, str]:

@@ -83,13 +83,21 @@ _FIELDS = (
     Field("recommends", FLAG, FIRST, "install weak dependencies (default: true)", built=True),
     Field("documentation", FLAG, FIRST, "install documentation (default: true)", built=True),
     Field("install-langs", TEXTS, APPEND, "locales kept"),
-    Field("units", TEXTS, APPEND, "systemd units to enable"),
-    Field("default-target", TEXT, FIRST, "systemd's default target", legacy="default_target"),
+    Field("units", TEXTS, APPEND, "systemd units to enable", built=True),
+    Field(
+        "default-target",
+        TEXT,
+        FIRST,
+        "systemd's default target",
+        legacy="default_target",
+        built=True,
+    ),
     Field(
         "add-files",
         ListOf(ListOf(TEXT, 2)),
         APPEND,
         "[source, destination] of files copied into the tree",
+        built=True,
     ),
     Field("remove-files", TEXTS, APPEND, "paths deleted after the install", built=True),
     Field(
@@ -97,9 +105,10 @@ _FIELDS = (
         ListOf(ListOf(TEXT, 1)),
         APPEND,
         "[package, regex…]: files deleted of a package",
+        built=True,
     ),
     Field("postprocess", TEXTS, APPEND, "scripts run in the tree, in order", built=True),
-    Field("postprocess-script", TEXT, FIRST, "a script file run after postprocess"),
+    Field("postprocess-script", TEXT, FIRST, "a script file run after postprocess", built=True),
     Field("platform-module", TEXT, FIRST, "the modularity platform", substituted=True),
     Field("cliwrap", FLAG, FIRST, "wrap commands that do not fit an image-based system"),
     Field("cliwrap-binaries", TEXTS, APPEND, "which commands are wrapped"),
@@ -141,13 +150,20 @@ _FIELDS = (
     # --- users and groups
     Field("etc-group-members", TEXTS, APPEND, "groups whose members are in /etc", applies=False),
     Field("preserve-passwd", FLAG, FIRST, "keep the last commit's ids", applies=False),
-    Field("check-passwd", _checked(_IDS), FIRST, "the expected users", applies=False),
-    Field("check-groups", _checked(MapOf(NUMBER)), FIRST, "the expected groups", applies=False),
-    Field("ignore-removed-users", TEXTS, APPEND, "users that may go", applies=False),
-    Field("ignore-removed-groups", TEXTS, APPEND, "groups that may go", applies=False),
+    Field("check-passwd", _checked(_IDS), FIRST, "the expected users", applies=False, built=True),
+    Field(
+        "check-groups",
+        _checked(MapOf(NUMBER)),
+        FIRST,
+        "the expected groups",
+        applies=False,
+        built=True,
+    ),
+    Field("ignore-removed-users", TEXTS, APPEND, "users that may go", applies=False, built=True),
+    Field("ignore-removed-groups", TEXTS, APPEND, "groups that may go", applies=False, built=True),
     Field("sysusers", Choice(("compose-auto", "compose-forced")), FIRST, "who makes users"),
     # --- versions, commits, tools
-    Field("releasever", VARIABLE, FIRST, "$releasever in repositories; a variable too"),
+    Field("releasever", VARIABLE, FIRST, "$releasever in repositories; a variable too", built=True),
     Field("basearch", TEXT, FIRST, "the architecture; a variable too"),
     Field(
         "mutate-os-release",
@@ -197,7 +213,7 @@ _FIELDS = (
         "advisories-metadata", _METADATA_TARGET, FIRST, "where advisories are named", applies=False
     ),
     Field("variables", MapOf(VARIABLE), UNION, "values for conditional-include", built=True),
-    Field("repovars", MapOf(TEXT), UNION, "variables in .repo files"),
+    Field("repovars", MapOf(TEXT), UNION, "variables in .repo files", built=True),
     # --- read by tools beside rpm-ostree
     Field("platforms", MapOf(Anything()), UNION, "platform table", applies=False),
 )

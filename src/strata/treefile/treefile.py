@@ -57,12 +57,23 @@ class Sourced:
 
 
 @dataclass(frozen=True)
+class NamedFile:
+    """A file that a field names. path: relative to the root; target: where add-files puts it."""
+
+    field: str
+    path: str
+    source: Place
+    target: str = ""
+
+
+@dataclass(frozen=True)
 class Flattened:
     """A treefile with all its includes. inputs: every file read, with the sha256 of its bytes.
 
-    named: every mention of a package, in order; packages: the first of each. fields: all that was
-    said, merged, as plain values; packages there are names, sorted. passive: those fields that no
-    build acts on yet. variables: as they were at the end.
+    named: every mention of a package, in order; packages: the first of each. files: what the
+    treefiles name beside themselves (scripts, files to add, users), among the inputs too. fields:
+    all that was said, merged, as plain values; packages there are names, sorted. passive: those
+    fields that no build acts on yet. variables: as they were at the end.
     """
 
     named: tuple[Sourced, ...]
@@ -76,6 +87,7 @@ class Flattened:
     recommends: bool
     mutate_os_release: str
     metadata: Mapping[str, object]
+    files: tuple[NamedFile, ...]
     fields: Mapping[str, object]
     places: Mapping[str, Place]
     variables: Mapping[str, Variable]
@@ -198,6 +210,20 @@ class _Loader:
         self.inputs[name] = hashlib.sha256(data).hexdigest()
         return text
 
+    def named(self, name: str, place: Place) -> str:
+        """A file beside a treefile, digested; its path relative to the top. Raises
+        DefinitionError."""
+        path = (self.top / place.file).resolve().parent / name
+        resolved = path.resolve()
+        if self.top not in resolved.parents:
+            raise _error(place, f"{name} is outside of the definitions in {self.top}")
+        where = str(resolved.relative_to(self.top))
+        try:
+            self.inputs[where] = hashlib.sha256(resolved.read_bytes()).hexdigest()
+        except OSError as error:
+            raise _error(place, f"{where} cannot be read: {error.strerror}") from error
+        return where
+
     def _config(
         self,
         document: Value,
@@ -301,8 +327,24 @@ def split_packages(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _named_files(config: _Config, loader: _Loader) -> Iterator[NamedFile]:
+    """Files that fields name, relative to the treefile that does; read, so that they are inputs."""
+    for key in ("postprocess-script", "check-passwd", "check-groups"):
+        item = config.single.get(key)
+        if item is None:
+            continue
+        name = item.value if key == "postprocess-script" else _mapping(item.value).get("filename")
+        if name is not None:
+            yield NamedFile(key, loader.named(str(name.data), item.value.place), item.value.place)
+    for each in config.lists.get("add-files", ()):
+        place = each.value.place
+        source, target = (str(part.data) for part in _list(each.value)[:2])
+        yield NamedFile("add-files", loader.named(source, place), place, target)
+
+
 def _finish(config: _Config, loader: _Loader) -> Flattened:
     variables = loader.variables
+    files = tuple(_named_files(config, loader))
 
     def texts(key: str) -> Iterator[Sourced]:
         for item in config.lists.get(key, ()):
@@ -338,6 +380,7 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         recommends=flag("recommends"),
         mutate_os_release=str(token),
         metadata=metadata if isinstance(metadata, dict) else {},
+        files=files,
         fields=fields,
         places=places,
         variables=dict(variables),

@@ -1,0 +1,179 @@
+"""What a treefile does to an installed root beside packages, overlays and inline scripts.
+
+`remove-from-packages`, `remove-files` and `add-files` change files; `units` and `default-target`
+say what systemd starts; `check-passwd` and `check-groups` hold the tree's users against a list, so
+that ids stay what machines in the field have. Source: rpm-ostree's docs/treefile.md, composepost.rs
+and checkout_filter in rpmostree-core.cxx.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from strata.compose.components import tree_path
+from strata.core import rooted
+from strata.core.errors import DefinitionError
+from strata.rpm.inventory import Inventory
+from strata.treefile.treefile import Flattened, NamedFile
+from strata.treefile.yaml import Place
+
+MULTI_USER_WANTS = "etc/systemd/system/multi-user.target.wants"
+_UNITS = "usr/lib/systemd/system"
+# Where add-files may put something: what a tree ships.
+_SHIPPED = ("usr/", "etc/", "bin/", "sbin/", "lib/", "lib64/")
+
+
+def remove_from_packages(root: Path, treefile: Flattened, inventory: Inventory) -> int:
+    """Delete files of packages by `[package, regex…]`; returns how many.
+
+    A regex is searched in the path as the tree has it (`/usr/etc/…`). A file that a package without
+    a matching rule owns too stays. Raises DefinitionError for a regex that is none.
+    """
+    place = treefile.places.get("remove-from-packages")
+    rules = _rules(treefile.fields.get("remove-from-packages"), place)
+    if not rules:
+        return 0
+    removed = 0
+    for path, owners in sorted(inventory.file_owners().items()):
+        where = tree_path(path)
+        if all(any(rule.search(where) for rule in rules.get(own.name, ())) for own in owners):
+            target = rooted.resolve(root, path.lstrip("/"), follow_last=False)
+            if target.is_symlink() or target.is_file():
+                target.unlink()
+                removed += 1
+    return removed
+
+
+def _rules(value: object, place: Place | None) -> dict[str, list[re.Pattern[str]]]:
+    rules: dict[str, list[re.Pattern[str]]] = {}
+    for row in value if isinstance(value, list) else ():
+        package, *patterns = row
+        for pattern in patterns:
+            try:
+                rules.setdefault(package, []).append(re.compile(pattern))
+            except re.error as error:
+                raise DefinitionError(
+                    f"{place}: {pattern!r} of remove-from-packages is no regular expression: "
+                    f"{error}",
+                    context={"file": place.file if place else ""},
+                ) from error
+    return rules
+
+
+def add_files(root: Path, files: Sequence[NamedFile], folder: Path) -> None:
+    """Copy files of the definitions into the tree, with their modes. Raises DefinitionError."""
+    for item in files:
+        if item.field != "add-files":
+            continue
+        where = item.target.lstrip("/")
+        if not where.startswith(_SHIPPED) or where.startswith("usr/local/"):
+            raise DefinitionError(
+                f"{item.source}: add-files cannot put anything at {item.target}",
+                hint="a tree ships /usr (but not /usr/local) and /etc",
+                context={"file": item.source.file, "line": item.source.line},
+            )
+        target = rooted.resolve(root, where)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / item.path, target)
+        mode = (folder / item.path).stat().st_mode
+        target.chmod(0o755 if mode & 0o111 else 0o644)
+
+
+def enable_units(root: Path, treefile: Flattened) -> None:
+    """`units` are wanted by multi-user.target; `default-target` is what systemd boots to.
+
+    Raises DefinitionError for a name that is none.
+    """
+    units = treefile.fields.get("units")
+    for unit in units if isinstance(units, list) else ():
+        if "/" in unit or unit in ("", ".", ".."):
+            raise DefinitionError(f"{treefile.places['units']}: {unit!r} is no unit's name")
+        target = rooted.resolve(root, f"{MULTI_USER_WANTS}/{unit}", follow_last=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_symlink():
+            target.symlink_to(f"/{_UNITS}/{unit}")
+    default = treefile.fields.get("default-target")
+    if isinstance(default, str):
+        if not rooted.resolve(root, f"{_UNITS}/{default}").exists():
+            raise DefinitionError(
+                f"{treefile.places['default-target']}: the tree has no /{_UNITS}/{default}"
+            )
+        link = rooted.resolve(root, f"{_UNITS}/default.target", follow_last=False)
+        link.unlink(missing_ok=True)
+        link.symlink_to(default)
+
+
+# --- users and groups ----------------------------------------------------------------------------
+
+Ids = Mapping[str, tuple[int, ...]]
+
+
+def check_users(root: Path, treefile: Flattened, folder: Path) -> None:
+    """Hold /etc/passwd and /etc/group against `check-passwd` and `check-groups`.
+
+    Who is in the list must be in the tree with the same ids, unless `ignore-removed-users` (or
+    -groups) names it or `*`; who is new is nobody's concern. Raises DefinitionError naming all that
+    differ.
+    """
+    for key, name, ignored in (
+        ("check-passwd", "passwd", "ignore-removed-users"),
+        ("check-groups", "group", "ignore-removed-groups"),
+    ):
+        wanted = _wanted(treefile, key, folder)
+        if not wanted:
+            continue
+        count = 2 if name == "passwd" else 1
+        try:
+            found = parse_ids(rooted.read_text(root, f"etc/{name}"), count)
+        except FileNotFoundError:
+            found = {}
+        value = treefile.fields.get(ignored)
+        forgiven = set(value) if isinstance(value, list) else set()
+        wrong = []
+        for who, ids in sorted(wanted.items()):
+            if who not in found:
+                if who not in forgiven and "*" not in forgiven:
+                    wrong.append(f"{who} is missing")
+            elif found[who][: len(ids)] != ids:
+                wrong.append(f"{who} is {_show(found[who])}, not {_show(ids)}")
+        if wrong:
+            raise DefinitionError(
+                f"{treefile.places[key]}: /etc/{name} is not what {key} asks for: "
+                + "; ".join(wrong[:5])
+                + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
+                hint=f"change the list, or name who may go in {ignored}",
+                context={"key": key, "output": "\n".join(wrong)},
+            )
+
+
+def _wanted(treefile: Flattened, key: str, folder: Path) -> Ids:
+    for item in treefile.files:
+        if item.field == key:
+            text = (folder / item.path).read_text(encoding="utf-8")
+            return parse_ids(text, 2 if key == "check-passwd" else 1)
+    value = treefile.fields.get(key)
+    entries = value.get("entries") if isinstance(value, dict) else None
+    ids: dict[str, tuple[int, ...]] = {}
+    for who, number in entries.items() if isinstance(entries, dict) else ():
+        one = tuple(number) if isinstance(number, list) else (number,)
+        # One number for a user is the group's too.
+        ids[who] = one * 2 if key == "check-passwd" and len(one) == 1 else one
+    return ids
+
+
+def parse_ids(text: str, count: int) -> dict[str, tuple[int, ...]]:
+    """Names and ids of a passwd (count 2) or group (count 1) file; other lines are passed over."""
+    found = {}
+    for line in text.splitlines():
+        fields = line.split(":")
+        numbers = fields[2 : 2 + count]
+        if len(numbers) == count and all(n.isascii() and n.isdigit() for n in numbers):
+            found[fields[0]] = tuple(int(number[:10]) for number in numbers)
+    return found
+
+
+def _show(ids: tuple[int, ...]) -> str:
+    return ":".join(map(str, ids))
