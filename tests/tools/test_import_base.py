@@ -29,7 +29,7 @@ from strata.ostree.gvariant import Variant
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_directory, commit_tree, scan
 from strata.ostree.tree import Tree
-from strata.ostree.writer import writing
+from strata.ostree.writer import Writer, writing
 
 pytestmark = pytest.mark.tools
 
@@ -96,8 +96,16 @@ def test_refs_name_the_image_and_its_layers(lab: Lab) -> None:
     image = "ostree/container/image/docker_3A__2F__2F_example_2E_com/coreos/a__b_3A_latest"
     assert refs.pop(image) == result.merge_commit
     blobs = {f"ostree/container/blob/sha256_3A_{of.digest.hex}": of.commit for of in result.layers}
-    assert refs == blobs
-    assert set(run(["ostree", "refs", f"--repo={repo.path}"]).stdout.split()) == {image, *blobs}
+    # Beside the refs all tools share, ours say which diff-id each layer was found to have.
+    kinds = ["commit", *(["chunk"] * (len(result.layers) - 1))]
+    diff_ids = lab.image(lab.base)[1].diff_ids
+    read = {
+        f"strata/layer/{kind}/{of.digest.hex}/{diff_id.hex}": of.commit
+        for kind, of, diff_id in zip(kinds, result.layers, diff_ids, strict=True)
+    }
+    assert refs == {**blobs, **read}
+    listed = run(["ostree", "refs", f"--repo={repo.path}"]).stdout.split()
+    assert set(listed) == {image, *blobs, *read}
 
 
 def test_a_second_import_fetches_nothing(lab: Lab) -> None:
@@ -132,8 +140,10 @@ def test_a_machine_deployed_from_the_base_fetches_only_what_is_above_it(lab: Lab
     image = lab.derive(Tar().add("usr/bin/new", b"new").bytes())
     result = lab.pull(repo)
     manifest, _ = lab.image(image)
-    assert [layer.fetched_bytes for layer in result.layers[:-1]] == [0] * 6
-    assert result.fetched_bytes == manifest.layers[-1].size_bytes
+    # The commit layer says that this is the image of that commit; of the chunks none is wanted.
+    sizes = [layer.size_bytes for layer in manifest.layers]
+    assert [layer.fetched_bytes for layer in result.layers] == [sizes[0], *[0] * 5, sizes[-1]]
+    assert lab.pull(repo).fetched_bytes == 0
     assert cat(repo, result.merge_commit, "/usr/bin/new") == "new"
     assert repo.resolve("ostree/0/1/0") == lab.commit
     fsck(repo)
@@ -469,3 +479,35 @@ def test_an_image_without_a_commit_has_nothing_a_remote_signs(lab: Lab) -> None:
     lab.write([lab.layout.add(gzip.compress(tar), LAYER_GZIP)], [Digest.of(tar)], labels={})
     with pytest.raises(SignatureError, match="no commit that the remote sample could have signed"):
         lab.pull(lab.repo(), signed_by="sample")
+
+
+def test_a_signature_that_comes_later_is_taken(lab: Lab, signer: Path) -> None:
+    repo = lab.repo()
+    add_remote(repo, "sample", signer)
+    path = Path(lab.origin.object_path(lab.commit, "commitmeta"))
+    signature = path.read_bytes()
+    path.unlink()
+    lab.layout.tag("unsigned", lab.encapsulate(lab.commit))
+    lab.pull(repo, "unsigned")
+    assert not repo.has(lab.commit, "commitmeta")
+    path.write_bytes(signature)
+    manifest, _ = lab.image(lab.base)
+    result = lab.pull(repo, "base", signed_by="sample")
+    assert result.fetched_bytes == manifest.layers[0].size_bytes
+    assert repo.read_metadata(lab.commit, "commitmeta") == signature
+    assert lab.pull(repo, "base", signed_by="sample").fetched_bytes == 0
+    fsck(repo)
+
+
+def test_nothing_of_an_unsigned_commit_is_written_before_it_is_refused(
+    lab: Lab, signer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = lab.repo()
+    add_remote(repo, "other", None)
+    written: list[str] = []
+    monkeypatch.setattr(
+        Writer, "metadata", lambda self, kind, data, expected=None: written.append(kind)
+    )
+    with pytest.raises(SignatureError):
+        lab.pull(repo, "base", signed_by="other")
+    assert written == []

@@ -123,8 +123,8 @@ def test_r1_22_an_unknown_key_is_reported_with_the_nearest(tmp_path: Path) -> No
 
 
 def test_fields_no_build_acts_on_yet_are_told(tmp_path: Path) -> None:
-    path = write(tmp_path, manifest="rpmdb: sqlite\nunits: [a.service]\n")
-    assert read(path).passive == {"rpmdb": "sqlite", "units": ["a.service"]}
+    path = write(tmp_path, manifest="rpmdb: sqlite\ninstall-langs: [de]\nunits: [a.service]\n")
+    assert read(path).passive == {"rpmdb": "sqlite", "install-langs": ["de"]}
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def lint(
         ("packages:\n  - a\n  - b a\n", {"l.yaml:3 note named-twice"}),
         ("postprocess:\n  - echo\n", {"l.yaml:2 warning no-interpreter"}),
         ("bootstrap_packages: [a]\n", {"l.yaml:1 note old-spelling"}),
-        ("units: [a]\n", {"l.yaml:1 note no-effect"}),
+        ("install-langs: [a]\n", {"l.yaml:1 note no-effect"}),
         (
             'conditional-include:\n  - if: basearch != ""\n    include:\n'
             "      packages-s390x: [a]\n",

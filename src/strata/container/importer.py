@@ -3,9 +3,10 @@
 The layers up to `ostree.final-diffid` are the base: its commit layer and chunks give back, bit by
 bit, the commit that was encapsulated. What comes after are derived layers; laid over the base they
 make the *merge commit*. An image without that label has derived layers only. Layers are read and
-written at once, in threads, streaming: none is stored first. A layer that is there is not fetched:
-its ref says so, or its diff-id under another digest, or, for the base's layers, the complete base
-commit itself (as on a machine deployed from it).
+written at once, in threads, streaming: none is stored first. A layer that was read before is not
+fetched: by its digest, or by its diff-id under another digest; of a base whose commit is complete
+(as on a machine deployed from it) only the commit layer is, which says that the image has it. What
+an image claims of its layers is never enough (see `refs`).
 
 Interrupted at any point, the next run goes on: whole layers are published with their refs every
 PUBLISH_BYTES, or on a slow network every PUBLISH_S; a commit whose objects are still coming is
@@ -27,14 +28,14 @@ from dataclasses import dataclass
 
 from strata.container import derived, labels, selinux
 from strata.container.layout_v1 import CommitObject, import_layer
-from strata.container.refs import blob_ref, image_ref
+from strata.container.refs import blob_ref, image_ref, read_ref
 from strata.container.stored import (
     IMAGE_CONFIG,
     MANIFEST,
     MANIFEST_DIGEST,
+    ReadLayers,
     StoredImage,
     base_layer_count,
-    derived_by_diff_id,
     find_stored,
     forget_unneeded,
 )
@@ -61,6 +62,7 @@ PUBLISH_BYTES = 128 << 20
 PUBLISH_S = 10.0
 _IMPLIED = "strata.implied-folders"
 _RULES = "strata.rules"
+_Layer = tuple[Descriptor, Digest]
 _PREPARE_ROOT = ("usr/etc/ostree/prepare-root.conf", "usr/lib/ostree/prepare-root.conf")
 
 
@@ -141,12 +143,15 @@ def as_stored(repo: Repo, stored: StoredImage) -> ImportResult | None:
     if stored.config is None:
         return None
     count = base_layer_count(stored.manifest, stored.config)
+    read = ReadLayers(repo)
     layers: list[LayerImport] = []
-    for number, layer in enumerate(stored.manifest.layers):
+    for number, (layer, diff_id) in enumerate(zip(stored.manifest.layers, stored.config.diff_ids)):
         kind = DERIVED if number >= count else CHUNK if number else COMMIT
-        commit = repo.resolve(blob_ref(layer.digest))
+        commit = read.exact(kind, layer.digest, diff_id)
         if commit is None and kind == CHUNK:
             commit = Checksum(layers[0].commit)  # on a machine deployed from the base
+        if commit is None and kind == DERIVED:
+            commit = next(iter(read.same(kind, diff_id)), None)
         if commit is None or not repo.is_complete(commit):
             return None
         layers.append(LayerImport(layer.digest, kind, commit, 0))
@@ -170,6 +175,8 @@ class _Import:
         self.source, self.repo, self.writer, self.reference = source, repo, writer, reference
         self.threads, self.keep_var, self.reporter = threads, keep_var, reporter
         self.signed_by = signed_by
+        self.known = ReadLayers(repo)
+        self._refs: dict[str, Checksum] = {}
         self._unpublished = 0
         self._published = time.monotonic()
         self._lock = threading.Lock()
@@ -179,18 +186,15 @@ class _Import:
         count = base_layer_count(manifest, config)
         base, tree, base_layers = Checksum(""), Tree(), []
         if count:
-            base_layers = self._import_base(manifest.layers[:count])
+            base_layers = self._import_base(list(zip(manifest.layers, config.diff_ids))[:count])
             base = Checksum(base_layers[0].commit)
             tree = Tree.load(self.repo, base)
         rest = manifest.layers[count:]
         rules = derived.Rules(not count or _keeps_other_tops(self.repo, tree), self.keep_var)
-        by_diff_id = derived_by_diff_id(self.repo) if rest else {}
         with self._step("import derived layers", rest) as step:
 
             def call(item: tuple[Descriptor, Digest]) -> LayerImport:
-                layer, diff_id = item
-                same = by_diff_id.get(diff_id)
-                return self._import_derived(layer, diff_id, same, tree, rules, step)
+                return self._import_derived(*item, tree, rules, step)
 
             done = self._parallel(call, list(zip(rest, config.diff_ids[count:])))
         with self.reporter.step("lay the layers over the base") as merging:
@@ -225,23 +229,34 @@ class _Import:
         self,
         layer: Descriptor,
         step: _Counting,
+        diff_id: Digest,
         use: Callable[[TarReader], None],
-        diff_id: Digest | None = None,
     ) -> None:
-        """Read a layer's tar to its end. diff_id: what its bytes must be, where it is relied on."""
+        """Read a layer's tar to its end. Raises DigestError when it has another diff-id."""
         with self.source.open_layer(layer) as stream:
             tar = _Hashed(decompress(step.count(stream), layer.media_type))
-            use(TarReader(tar if diff_id else tar.stream))
-        if diff_id and diff_id not in (tar.digest, tar.padded_digest):
+            use(TarReader(tar))
+            while tar.read(1 << 18):
+                pass  # what pads a tar is part of its diff-id
+        if diff_id not in (tar.digest, tar.padded_digest):
             raise DigestError(
                 f"layer {layer.digest} does not have its diff-id",
                 hint="the image contradicts itself; build it again",
                 context={"expected": diff_id, "actual": tar.digest},
             )
 
-    def _finish(self, layer: Descriptor, commit: Checksum) -> None:
-        """A layer is whole: give it its ref, and publish when enough has come together."""
+    def _reuse(self, kind: str, layer: Descriptor, diff_id: Digest, commit: Checksum) -> None:
+        """A layer was read before: its refs are set again with the image's, should another import
+        take them for unneeded before the image is there."""
+        with self._lock:
+            self._refs[blob_ref(layer.digest)] = commit
+            self._refs[read_ref(kind, layer.digest, diff_id)] = commit
+
+    def _finish(self, kind: str, layer: Descriptor, diff_id: Digest, commit: Checksum) -> None:
+        """A layer is whole: give it its refs, and publish when enough has come together."""
+        self._reuse(kind, layer, diff_id, commit)
         self.writer.set_ref(blob_ref(layer.digest), commit)
+        self.writer.set_ref(read_ref(kind, layer.digest, diff_id), commit)
         with self._lock:
             self._unpublished += layer.size_bytes
             now = time.monotonic()
@@ -253,29 +268,40 @@ class _Import:
 
     # --- the base --------------------------------------------------------------------------
 
-    def _import_base(self, layers: Sequence[Descriptor]) -> list[LayerImport]:
-        commit_layer, chunks = layers[0], layers[1:]
+    def _import_base(self, layers: Sequence[_Layer]) -> list[LayerImport]:
+        (commit_layer, of_commit), chunks = layers[0], layers[1:]
         label = self.source.config.labels.get(labels.COMMIT, "")
         base = parse_checksum(label) if label else ""
-        if base and self.repo.is_complete(base):
-            if self.signed_by:
-                _verify_stored(self.repo, self.signed_by, Checksum(base))
-            self.writer.set_ref(blob_ref(commit_layer.digest), Checksum(base))
-            kinds = [COMMIT, *(CHUNK for _ in chunks)]
-            return [LayerImport(of.digest, kind, base, 0) for of, kind in zip(layers, kinds)]
-        with self._step("import the base", layers) as step:
+        complete = bool(base) and self.repo.is_complete(base)
+        with self._step("import the base", [layer for layer, _ in layers]) as step:
             # First what says whether the rest is wanted.
-            first = self._import_commit_layer(commit_layer, base, step)
-            order = sorted(chunks, key=lambda layer: -layer.size_bytes)
-            done = self._parallel(lambda layer: self._import_chunk(layer, step), order)
-        self._check_complete(Checksum(first.commit))
+            first = self._import_commit_layer(commit_layer, of_commit, base, complete, step)
+            if complete:
+                step.skip(sum(layer.size_bytes for layer, _ in chunks))
+                return [first, *(LayerImport(of.digest, CHUNK, base, 0) for of, _ in chunks)]
+            order = sorted(chunks, key=lambda item: -item[0].size_bytes)
+            done = self._parallel(lambda item: self._import_chunk(item, step), order)
+            missing = self._missing(Checksum(first.commit))
+            if missing and any(not layer.fetched_bytes for layer in done):
+                # What an earlier import left of a chunk is less than the chunk.
+                done = self._parallel(lambda item: self._import_chunk(item, step, anew=True), order)
+                missing = self._missing(Checksum(first.commit))
+        if missing:
+            raise ObjectError(
+                f"the image lacks the object of {missing}", hint="the image is incomplete"
+            )
         self.repo.clear_partial(first.commit)
         by_digest = {layer.digest: layer for layer in done}
-        return [first, *(by_digest[layer.digest] for layer in chunks)]
+        return [first, *(by_digest[layer.digest] for layer, _ in chunks)]
 
-    def _import_chunk(self, layer: Descriptor, step: _Counting) -> LayerImport:
-        known = self.repo.resolve(blob_ref(layer.digest))
+    def _import_chunk(self, item: _Layer, step: _Counting, *, anew: bool = False) -> LayerImport:
+        layer, diff_id = item
+        known = self.known.exact(CHUNK, layer.digest, diff_id)
         if known is not None:
+            self._reuse(CHUNK, layer, diff_id, known)
+        else:
+            known = next(iter(self.known.same(CHUNK, diff_id)), None)
+        if known is not None and not anew:
             step.skip(layer.size_bytes)
             return LayerImport(layer.digest, CHUNK, known, 0)
         objects: list[Checksum] = []
@@ -283,46 +309,65 @@ class _Import:
         def use(tar: TarReader) -> None:
             objects.extend(import_layer(self.writer, tar, with_metadata=False)[0])
 
-        self._read(layer, step, use)
+        self._read(layer, step, diff_id, use)
         # A synthetic commit keeps the chunk's objects, and says later what was in it.
         holder = Tree(DirMeta(0, 0, S_IFDIR | 0o755), {name: name for name in objects})
         commit = commit_tree(self.writer, holder, timestamp=0)
-        self._finish(layer, commit)
+        self._finish(CHUNK, layer, diff_id, commit)
         return LayerImport(layer.digest, CHUNK, commit, layer.size_bytes)
 
-    def _import_commit_layer(self, layer: Descriptor, base: str, step: _Counting) -> LayerImport:
-        known = self.repo.resolve(blob_ref(layer.digest))
-        if known is not None and known == base and self.repo.has(known, "commit"):
-            if self.signed_by:
-                _verify_stored(self.repo, self.signed_by, known)
-            self.repo.mark_partial(known)
+    def _import_commit_layer(
+        self, layer: Descriptor, diff_id: Digest, base: str, complete: bool, step: _Counting
+    ) -> LayerImport:
+        """The commit the image encapsulates. complete: whether all of it is there already."""
+        known = self.known.exact(COMMIT, layer.digest, diff_id)
+        if known is not None and known == base and self._is_trusted(known):
+            if not complete:
+                self.repo.mark_partial(known)
+            self._reuse(COMMIT, layer, diff_id, known)
             step.skip(layer.size_bytes)
             return LayerImport(layer.digest, COMMIT, known, 0)
         found: list[CommitObject | None] = []
+        remote = self.signed_by
+
+        def verify(commit: CommitObject) -> None:
+            verify_commit(self.repo.path, remote, commit.data, commit.detached)
 
         def use(tar: TarReader) -> None:
-            found.append(import_layer(self.writer, tar, with_metadata=True)[1])
+            check = verify if remote else None
+            found.append(import_layer(self.writer, tar, with_metadata=True, verify=check)[1])
 
-        self._read(layer, step, use)
+        self._read(layer, step, diff_id, use)
         commit = found[0]
         if commit is None or (base and commit.checksum != base):
             raise ImageError(
                 "the image's commit layer does not hold the commit its label names",
                 context={"label": base, "found": commit.checksum if commit else ""},
             )
-        if self.signed_by:
-            verify_commit(self.repo.path, self.signed_by, commit.data, commit.detached)
-        self.repo.mark_partial(commit.checksum)
+        if not complete:
+            self.repo.mark_partial(commit.checksum)
         commit.write(self.writer)
-        self._finish(layer, commit.checksum)
+        self._finish(COMMIT, layer, diff_id, commit.checksum)
+        self.writer.publish()
         return LayerImport(layer.digest, COMMIT, commit.checksum, layer.size_bytes)
 
-    def _check_complete(self, commit: Checksum) -> None:
+    def _is_trusted(self, commit: Checksum) -> bool:
+        """Whether a commit that is there is signed as is asked for; the layer's own may be."""
+        if not self.repo.has(commit, "commit"):
+            return False
+        try:
+            if self.signed_by:
+                _verify_stored(self.repo, self.signed_by, commit)
+        except SignatureError:
+            return False
+        return True
+
+    def _missing(self, commit: Checksum) -> str:
+        """The path of a file whose object is not there; empty when all are."""
         for path, checksum in Tree.load(self.repo, commit).walk_files():
             if not self.repo.has(checksum, "file"):
-                raise ObjectError(
-                    f"the image lacks the object of {path}", hint="the image is incomplete"
-                )
+                return path
+        return ""
 
     # --- derived layers --------------------------------------------------------------------
 
@@ -330,29 +375,29 @@ class _Import:
         self,
         layer: Descriptor,
         diff_id: Digest,
-        same: Checksum | None,
         base: Tree,
         rules: derived.Rules,
         step: _Counting,
     ) -> LayerImport:
-        known = self.repo.resolve(blob_ref(layer.digest)) or same
-        if known is not None and self._may_reuse(known, rules):
-            step.skip(layer.size_bytes)
-            self.writer.set_ref(blob_ref(layer.digest), known)
-            return LayerImport(layer.digest, DERIVED, known, 0)
+        exact = self.known.exact(DERIVED, layer.digest, diff_id)
+        for known in [exact] if exact else self.known.same(DERIVED, diff_id):
+            if self._may_reuse(known, rules):
+                step.skip(layer.size_bytes)
+                if known == exact:
+                    self._reuse(DERIVED, layer, diff_id, known)
+                return LayerImport(layer.digest, DERIVED, known, 0)
         found: list[derived.LayerTree] = []
 
         def use(tar: TarReader) -> None:
             found.append(derived.read_layer(self.writer, tar, base, rules))
 
-        # Another image may reuse this layer's commit by its diff-id: it must be true.
-        self._read(layer, step, use, diff_id)
+        self._read(layer, step, diff_id, use)
         metadata = {
             _IMPLIED: Variant.text(json.dumps(sorted(found[0].implied))),
             _RULES: Variant.text(_rules_text(rules)),
         }
         commit = commit_tree(self.writer, found[0].tree, timestamp=0, metadata=metadata)
-        self._finish(layer, commit)
+        self._finish(DERIVED, layer, diff_id, commit)
         for name, count in sorted(found[0].dropped.items()):
             self.reporter.warn(
                 f"the image has {count} entries under {name} that a machine keeps for itself; "
@@ -361,8 +406,7 @@ class _Import:
         return LayerImport(layer.digest, DERIVED, commit, layer.size_bytes)
 
     def _may_reuse(self, commit: Checksum, rules: derived.Rules) -> bool:
-        """Whether a stored layer was read by the same rules, and by us: another tool's commits do
-        not say which of their folders no entry described."""
+        """Whether a layer was read by the same rules: they decide what is kept of it."""
         if not self.repo.is_complete(commit):
             return False
         metadata = self.repo.commit(commit).metadata
@@ -392,6 +436,8 @@ class _Import:
         created = self.source.manifest.annotations.get("org.opencontainers.image.created")
         timestamp = _time(created or config.created)
         merged = commit_tree(self.writer, tree, timestamp=timestamp, parent=base, metadata=metadata)
+        for name, commit in self._refs.items():
+            self.writer.set_ref(name, commit)
         self.writer.set_ref(image_ref(self.reference), merged)
         return merged
 

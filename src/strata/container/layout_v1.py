@@ -8,6 +8,7 @@ in its name and is verified as it is written. Source: ostree-ext's tar/import.rs
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from strata.core.errors import ImageError
@@ -49,11 +50,16 @@ class CommitObject:
 
 
 def import_layer(
-    writer: Writer, tar: TarReader, *, with_metadata: bool
+    writer: Writer,
+    tar: TarReader,
+    *,
+    with_metadata: bool,
+    verify: Callable[[CommitObject], None] | None = None,
 ) -> tuple[list[Checksum], CommitObject | None]:
     """Write a layer's objects; returns the content objects, and the commit for the caller to write.
 
-    with_metadata: whether this is the commit layer. Raises ImageError, DigestError, ObjectError.
+    with_metadata: whether this is the commit layer. verify: asked of the commit before any other
+    object is written; it has to come first then. Raises ImageError, DigestError, ObjectError.
     """
     contents: list[Checksum] = []
     commit: CommitObject | None = None
@@ -67,6 +73,9 @@ def import_layer(
             continue
         checksum = Checksum((match[1] + match[2]).decode())
         kind = match[3].decode()
+        if verify is not None and kind not in ("commit", "commitmeta"):
+            verify(_complete(commit, detached))
+            verify = None
         if kind == "file-xattrs":
             shared[checksum] = unpack_xattrs(tar.read_all(MAX_XATTRS_BYTES))
         elif kind == "file-xattrs-link":
@@ -93,9 +102,15 @@ def import_layer(
                 detached[checksum] = data
             else:
                 writer.metadata(kind, data, checksum)
-    if commit is not None:
-        commit = replace(commit, detached=detached.get(commit.checksum, b""))
-    return contents, commit
+    if verify is not None:
+        verify(_complete(commit, detached))
+    return contents, _complete(commit, detached) if commit else None
+
+
+def _complete(commit: CommitObject | None, detached: Mapping[Checksum, bytes]) -> CommitObject:
+    if commit is None:
+        raise ImageError("the commit layer does not begin with its commit")
+    return replace(commit, detached=detached.get(commit.checksum, b""))
 
 
 def _linked_xattrs(entry: TarEntry, tar: TarReader, shared: dict[str, Xattrs]) -> Xattrs:

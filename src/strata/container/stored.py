@@ -7,12 +7,11 @@ keeps its layers as well. Source: ostree-ext's container/store.rs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from strata.container import labels
-from strata.container.refs import BLOB, IMAGE, blob_ref, image_ref
-from strata.core.errors import ImageError, StrataError
+from strata.container.refs import BLOB, IMAGE, READ, blob_ref, image_ref, parse_read_ref
+from strata.core.errors import ImageError, ObjectError, StrataError
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
@@ -78,42 +77,49 @@ def find_stored(repo: Repo, reference: ImageReference) -> StoredImage | None:
         return None
 
 
-def stored_images(repo: Repo) -> Iterator[StoredImage]:
-    """All stored images that can be read."""
-    for ref, checksum in repo.refs(IMAGE).items():
-        try:
-            image = StoredImage.of_commit(ref, checksum, repo.commit(checksum))
-        except StrataError:
-            continue
-        if image is not None:
-            yield image
+class ReadLayers:
+    """The layers that were read into a repository, by us: only what they are known to hold
+    counts. Of another tool's layers nobody knows the diff-id, nor which folders an entry described.
+    """
+
+    def __init__(self, repo: Repo) -> None:
+        self._exact: dict[tuple[str, Digest, Digest], Checksum] = {}
+        self._same: dict[tuple[str, Digest], list[Checksum]] = {}
+        for name, commit in repo.refs(READ).items():
+            parsed = parse_read_ref(name)
+            if parsed is not None:
+                kind, _, diff_id = parsed
+                self._exact[parsed] = commit
+                self._same.setdefault((kind, diff_id), []).append(commit)
+
+    def exact(self, kind: str, digest: Digest, diff_id: Digest) -> Checksum | None:
+        """What came of this very layer."""
+        return self._exact.get((kind, digest, diff_id))
+
+    def same(self, kind: str, diff_id: Digest) -> list[Checksum]:
+        """What came of layers with the same tar, however compressed."""
+        return self._same.get((kind, diff_id), [])
 
 
-def derived_by_diff_id(repo: Repo) -> dict[Digest, Checksum]:
-    """From the diff-id of each derived layer stored under any image to its commit."""
-    known = {}
-    for image in stored_images(repo):
-        if image.config is None:
-            continue
-        try:
-            count = base_layer_count(image.manifest, image.config)
-        except ImageError:
-            continue
-        pairs = list(zip(image.manifest.layers, image.config.diff_ids))
-        for layer, diff_id in pairs[count:]:
-            commit = repo.resolve(blob_ref(layer.digest))
-            if commit is not None:
-                known[diff_id] = commit
-    return known
-
-
-def forget_unneeded(repo: Repo) -> list[str]:
+def forget_unneeded(repo: Repo, *, wait: bool = False) -> list[str]:
     """Remove the refs of layers that no stored or deployed image has; returns them.
 
     Their objects go with the next prune. When an image's manifest cannot be read, nothing is
-    removed: its layers could be any.
+    removed: its layers could be any. Nor is it while another process writes, whose image is not
+    there yet; wait: for it to finish. Raises ObjectError when it does not.
     """
-    needed = set()
+    try:
+        with repo.locked(exclusive=True, **({} if wait else {"timeout_s": 0.0})):
+            return _forget_unneeded(repo)
+    except ObjectError:
+        if wait:
+            raise
+        return []
+
+
+def _forget_unneeded(repo: Repo) -> list[str]:
+    digests: set[Digest] = set()
+    diff_ids: set[Digest] = set()
     for prefix in (IMAGE, *_DEPLOYED):
         for ref, checksum in repo.refs(prefix).items():
             if not repo.has(checksum, "commit"):
@@ -123,8 +129,14 @@ def forget_unneeded(repo: Repo) -> list[str]:
             except StrataError:
                 return []
             if image is not None:
-                needed |= {blob_ref(layer.digest) for layer in image.manifest.layers}
-    gone = [ref for ref in repo.refs(BLOB) if ref not in needed]
+                digests |= {layer.digest for layer in image.manifest.layers}
+                diff_ids |= set(image.config.diff_ids) if image.config else set()
+    blobs = {blob_ref(digest) for digest in digests}
+    gone = [ref for ref in repo.refs(BLOB) if ref not in blobs]
+    for ref in repo.refs(READ):
+        parsed = parse_read_ref(ref)
+        if parsed and parsed[1] not in digests and parsed[2] not in diff_ids:
+            gone.append(ref)
     for ref in gone:
         repo.delete_ref(ref)
     return gone

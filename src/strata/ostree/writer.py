@@ -27,7 +27,7 @@ from strata.core.errors import DigestError, ObjectError
 from strata.core.files import fsync_dir, remove_tree
 from strata.core.process import os_error
 from strata.ostree.modes import BARE, file_header
-from strata.ostree.objects import Checksum, FileHeader, checksum_of
+from strata.ostree.objects import MAX_METADATA_BYTES, Checksum, FileHeader, checksum_of
 from strata.ostree.repo import Repo
 
 _CHUNK = 1 << 20
@@ -77,7 +77,12 @@ class Writer:
         return _key(checksum, kind) in self._staged or self.repo.has(checksum, kind)
 
     def metadata(self, kind: str, data: bytes, expected: str | None = None) -> Checksum:
-        """Write a metadata object. Raises DigestError when its checksum is not the expected."""
+        """Write a metadata object. Raises DigestError when its checksum is not the expected,
+        ObjectError when it is larger than any reader takes."""
+        if len(data) > MAX_METADATA_BYTES:
+            raise ObjectError(
+                f"a {kind} object would have {len(data)} bytes; {MAX_METADATA_BYTES} are the most"
+            )
         checksum = checksum_of(data)
         if expected is not None and checksum != expected:
             raise DigestError(
@@ -88,11 +93,12 @@ class Writer:
         return checksum
 
     def detached_metadata(self, commit: str, data: bytes) -> None:
-        """Write a commit's detached metadata (`commitmeta`), which has no checksum of its own."""
+        """Write a commit's detached metadata (`commitmeta`), which has no checksum of its own: what
+        was there is replaced."""
         self._put(commit, "commitmeta", data)
 
     def _put(self, checksum: str, kind: str, data: bytes) -> None:
-        if self.has(checksum, kind):
+        if kind != "commitmeta" and self.has(checksum, kind):
             return
         path = self._new_path()
         with open(path, "xb", buffering=0) as stream:

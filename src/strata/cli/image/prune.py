@@ -60,7 +60,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 raise UsageError(f"{arguments.repo} stores no image {name}")
             repo.delete_ref(ref)
         if not dry_run:
-            forget_unneeded(repo)
+            forget_unneeded(repo, wait=True)
         done: objects.Pruned | blobs.PrunedBlobs = objects.prune(repo, dry_run=dry_run)
     else:
         reference = ImageReference.parse(arguments.layout)
