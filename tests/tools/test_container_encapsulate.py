@@ -24,6 +24,7 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
+from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
 
@@ -234,3 +235,70 @@ def test_the_compressor_changes_bytes_and_nothing_else(
     Repo.init(tmp_path / "repo", "archive")
     imported = strata("image", "import", target, "--repo", str(tmp_path / "repo"), "--json").stdout
     assert json.loads(imported)["base_commit"] == commit
+
+
+def test_sysroot_is_the_repositorys_in_an_image(tmp_path: Path, strata: Strata) -> None:
+    """A folder of its own, empty: an image has it and not its dirtree, which no other folder has
+    here. With something in it no image could carry the commit."""
+    root = tmp_path / "root"
+    for name in ("usr/lib", "sysroot"):
+        (root / name).mkdir(parents=True)
+    (root / "usr/lib/a").write_text("a")
+    origin = Repo.init(tmp_path / "origin")
+    for tag, inside in (("empty", ""), ("full", "ostree/repo/objects/00/x.file")):
+        if inside:
+            (root / "sysroot" / inside).parent.mkdir(parents=True)
+            (root / "sysroot" / inside).write_text("x")
+        with writing(origin, sync=False) as writer:
+            writer.set_ref(tag, commit_directory(origin, writer, str(root), timestamp=1))
+    image = f"oci:{tmp_path}/layout"
+    at = ("image", "encapsulate", "--repo", str(origin.path))
+    strata(*at, "empty", f"{image}:empty")
+    node = Repo.init(tmp_path / "node")
+    strata("image", "import", f"{image}:empty", "--repo", str(node.path))
+    run(["ostree", "fsck", "-q", f"--repo={node.path}"])
+    done = strata(*at, "full", f"{image}:full", check=False)
+    assert done.returncode == 11
+    assert "the commit has /sysroot/ostree, which no image of it could carry" in done.stderr
+
+
+def test_what_cannot_be_encapsulated_leaves_no_layout(
+    fixture: tuple[Repo, Checksum], tmp_path: Path, strata: Strata
+) -> None:
+    repo, commit = fixture
+    at = ("image", "encapsulate", "--repo", str(repo.path))
+    target = f"oci:{tmp_path}/layout"
+    for arguments, text in (
+        (("no-such-ref", f"{target}:x"), "no-such-ref"),
+        ((commit, target), "names no tag"),
+        ((commit, f"{target}:x", "--max-layers", "0"), "0 layers are too few"),
+        ((commit, f"{target}:x", "--contentmeta", "none.json"), "none.json cannot be read"),
+        ((commit, f"{target}:x", "--dry-run"), "cannot say what it would do"),
+    ):
+        done = strata(*at, *arguments, check=False)
+        assert done.returncode > 1
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "layout").exists()
+
+
+def test_a_dry_import_says_what_it_would_fetch(
+    fixture: tuple[Repo, Checksum], tmp_path: Path, strata: Strata
+) -> None:
+    repo, commit = fixture
+    image = f"oci:{tmp_path}/layout:x"
+    strata("image", "encapsulate", "--repo", str(repo.path), commit, image)
+    node = Repo.init(tmp_path / "node", "archive")
+    at = ("image", "import", image, "--repo", str(node.path), "--json")
+    before = sorted(node.path.rglob("*"))
+    told = json.loads(strata(*at, "--dry-run").stdout)
+    assert sorted(node.path.rglob("*")) == before
+    done = json.loads(strata(*at).stdout)
+    sizes = [(layer["digest"], layer["fetched_bytes"]) for layer in done["layers"]]
+    assert [(layer["digest"], layer["fetched_bytes"]) for layer in told["layers"]] == sizes
+    assert told["fetched_bytes"] == done["fetched_bytes"] > 0
+    assert json.loads(strata(*at, "--dry-run").stdout)["fetched_bytes"] == 0
+    for verb in (("copy", image, f"oci:{tmp_path}/b:x"), ("index", "create", f"{image}2", image)):
+        refused = strata("image", *verb, "--dry-run", check=False)
+        assert "cannot say what it would do" in refused.stderr
+    assert not (tmp_path / "b").exists()

@@ -113,6 +113,32 @@ def test_upper_layers_win_and_whiteouts_reach_lower_layers(lab: Lab) -> None:
     assert "/usr/etc/hosts" not in after
 
 
+def test_of_a_whiteout_only_the_name_counts(lab: Lab) -> None:
+    """Whatever its type, and at the top as well: as container runtimes and `image ls` have it."""
+    tar = (
+        Tar().folder("usr/bin/.wh.ping").symlink("usr/bin/.wh.sh", "x").add("usr/lib/.wh.pkg", b"x")
+    )
+    _, before, after, _ = derived(lab, tar)
+    assert before.keys() - after.keys() == {
+        "/usr/bin/ping",
+        "/usr/bin/sh",
+        *(path for path in before if path == "/usr/lib/pkg" or path.startswith("/usr/lib/pkg/")),
+    }
+    assert not [path for path in after if ".wh." in path]
+
+
+def test_whiteouts_at_the_top_reach_what_a_machine_has_elsewhere(lab: Lab) -> None:
+    _, before, after, _ = derived(lab, Tar().add(".wh.etc").add("etc/new", b"new"))
+    assert "/usr/etc/hosts" in before
+    assert [path for path in after if path.startswith("/usr/etc/")] == ["/usr/etc/new"]
+    assert "/usr/bin/tool" in after
+
+
+def test_an_opaque_root_hides_the_whole_base(lab: Lab) -> None:
+    _, _, after, _ = derived(lab, Tar().add(".wh..wh..opq").add("usr/bin/only", b"x"))
+    assert set(after) == {"/", "/usr", "/usr/bin", "/usr/bin/only"}
+
+
 def test_paths_go_where_a_machine_has_them(lab: Lab) -> None:
     events: list[Event] = []
     tar = (

@@ -10,15 +10,19 @@ import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from importlab import Lab, cat, fsck, leftovers, zstd
 from layertar import Tar
 from strata.core.errors import DigestError, ImageError, ObjectError, StrataError
+from strata.core.process import run
 from strata.oci.digest import Digest
 from strata.oci.model import LAYER, LAYER_GZIP, LAYER_ZSTD
+from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
+from strata.ostree.writer import writing
 
 pytestmark = pytest.mark.tools
 
@@ -236,3 +240,71 @@ def test_another_number_of_diff_ids_is_refused(lab: Lab) -> None:
     manifest, config = lab.image(lab.base)
     lab.write(manifest.layers, config.diff_ids[:-1])
     refused(lab, ImageError, "6 layers and 5 diff-ids")
+
+
+# --- an SELinux policy of the image --------------------------------------------------------------
+
+
+@pytest.fixture
+def policy(lab: Lab) -> Path:
+    """A policy's folder in a base that is still to be made; `rebase` makes it."""
+    folder = lab.root / "source/usr/etc/selinux/sample/contexts/files"
+    folder.mkdir(parents=True)
+    (folder / "file_contexts").write_text("/.*\tsystem_u:object_r:default_t:s0\n")
+    (lab.root / "source/usr/etc/selinux/config").write_text("SELINUXTYPE=sample\n")
+    return folder
+
+
+def rebase(lab: Lab) -> None:
+    with writing(lab.origin, sync=False) as writer:
+        lab.commit = commit_directory(lab.origin, writer, str(lab.root / "source"), timestamp=1)
+    lab.base = lab.encapsulate(lab.commit)
+    lab.layout.tag("base", lab.base)
+    lab.derive(Tar().add("usr/bin/new", b"new").bytes())
+
+
+def test_links_of_a_policy_lead_nowhere_on_the_host(lab: Lab, policy: Path, tmp_path: Path) -> None:
+    """A pipe of the host behind such a link would have stopped the import for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (policy / "file_contexts.local").symlink_to(tmp_path / "pipe")
+    (policy / "file_contexts.bin").write_bytes(b"\x8a\xff\x7c\xf9 compiled by whom?")
+    rebase(lab)
+    repo = lab.repo()
+    listed = run(["ostree", "ls", f"--repo={repo.path}", "-X", lab.pull(repo).merge_commit, "/usr"])
+    assert "default_t" in listed.stdout
+    fsck(repo)
+
+
+def test_a_policy_that_is_a_link_is_refused(lab: Lab, policy: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (policy / "file_contexts").unlink()
+    (policy / "file_contexts").symlink_to(tmp_path / "pipe")
+    rebase(lab)
+    refused(lab, ImageError, "file_contexts in the image is a link")
+
+
+def test_configuration_that_is_a_link_counts_as_none(lab: Lab, policy: Path) -> None:
+    config = lab.root / "source/usr/etc/selinux/config"
+    config.unlink()
+    config.symlink_to("/etc/passwd")
+    prepare = lab.root / "source/usr/lib/ostree/prepare-root.conf"
+    prepare.parent.mkdir()
+    prepare.symlink_to("/etc/passwd")
+    rebase(lab)
+    repo = lab.repo()
+    assert cat(repo, lab.pull(repo).merge_commit, "/usr/bin/new") == "new"
+    fsck(repo)
+
+
+# --- more than a repository takes ----------------------------------------------------------------
+
+
+def test_objects_that_no_reader_would_take_are_not_written(lab: Lab) -> None:
+    manifest, config = lab.image(lab.base)
+    lab.write(manifest.layers, config.diff_ids, labels={**config.labels, "x": "y" * (11 << 20)})
+    refused(lab, ObjectError, r"a commit object would have \d+ bytes")
+    names = Tar()
+    for number in range(60_000):
+        names.symlink(f"usr/lib/{'n' * 150}{number}", "x")
+    lab.derive(names.bytes(), tag="many")
+    refused(lab, ObjectError, r"a dirtree object would have \d+ bytes", "many")

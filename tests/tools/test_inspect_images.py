@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Strata
 from layertar import Tar
-from lookimages import looking
+from lookimages import looking, system, write
 from strata.container.encapsulate import ComponentMap, Options, encapsulate
 from strata.container.importer import import_image
 from strata.container.layers import write_image
@@ -310,6 +310,35 @@ def test_diff_leads_with_packages_and_says_what_is_fetched(
     text = strata("image", "diff", old, new, "--fetch").stdout
     assert text.index("kubernetes-client.x86_64") < text.index("a client that has")
     assert "files:" not in text
+
+
+def test_who_has_to_have_signed_an_image_may_be_said(built_store: Path, strata: Strata) -> None:
+    plain = strata("image", "inspect", f"oci:{built_store}:{NODE}", "--json").stdout
+    shown = strata(
+        "image", "inspect", f"ostree-unverified-image:oci:{built_store}:{NODE}", "--json"
+    )
+    named, signed = json.loads(plain), json.loads(shown.stdout)
+    assert signed["layers"] == named["layers"]
+    done = strata(
+        "image", "inspect", f"ostree-remote-image:r:oci:{built_store}:{NODE}", check=False
+    )
+    assert "sign commits, not images" in done.stderr
+
+
+def test_layers_that_only_say_they_are_the_same_differ(tmp_path: Path, strata: Strata) -> None:
+    """Two images with the same diff-ids and other files: what was read counts."""
+    layer = system().add("usr/bin/tool", b"one").bytes()
+    other = system().add("usr/bin/tool", b"two").bytes()
+    one, two = (write(tmp_path / name, tar) for name, tar in (("a", layer), ("b", other)))
+    layout = Layout.open(tmp_path / "b")
+    manifest = Manifest.parse(layout.read(layout.resolve("image")))
+    config = ImageConfig.parse(layout.read(manifest.config))
+    liar = ImageConfig(config.architecture, "linux", "", {}, (Digest.of(layer),))
+    layout.tag("liar", write_image(layout, liar, manifest.layers, {}))
+    done = strata("image", "diff", one, f"oci:{tmp_path}/b:liar", "--exit-code", check=False)
+    assert done.returncode == 1
+    assert "1 changed" in done.stdout
+    assert strata("image", "diff", two, two, "--exit-code").returncode == 0
 
 
 def test_exit_codes_of_diff(built_store: Path, strata: Strata) -> None:

@@ -16,6 +16,7 @@ from importlab import CAPABILITY, Lab, cat, fsck, leftovers
 from layertar import Tar
 from strata.container.importer import import_image
 from strata.core.events import silent
+from strata.core.files import mounts_under, remove_tree
 from strata.core.process import run
 from strata.oci.layout import Layout
 from strata.oci.model import LAYER_ZSTD, Manifest
@@ -110,7 +111,11 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(config))
     yield config
-    run(["podman", "system", "reset", "--force"])
+    # Not `podman system reset`, which may reach beyond this store.
+    for mount in mounts_under(tmp_path):
+        run(["umount", mount])
+    remove_tree(tmp_path / "graph")
+    remove_tree(tmp_path / "run")
 
 
 @pytest.mark.parametrize("tag", ["base", "image"])

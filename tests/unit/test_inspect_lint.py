@@ -11,7 +11,7 @@ from conftest import ROOT
 from layertar import Tar
 from lookimages import META, RPMDB, database, header, looking, pkglist, system, write
 from strata.cli.main import main
-from strata.inspect.entries import shown
+from strata.core.text import shown
 from strata.inspect.files import read_files
 from strata.inspect.lint import FATAL, Outcome, is_fatal
 from strata.inspect.lintimage import RULES, lint_image

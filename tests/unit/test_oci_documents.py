@@ -129,3 +129,14 @@ def test_a_layer_is_checked_to_its_end(tmp_path: Path) -> None:
         with pytest.raises(DigestError, match="is damaged"):
             with source.open_layer(layer) as stream:
                 stream.read(2)
+
+
+@pytest.mark.parametrize(
+    "value", ['"\\ud800"', '"x\\udfff"', "NaN", "Infinity", "-Infinity", "1e400", "[[1e999]]"]
+)
+def test_what_could_not_be_written_again_is_no_document(value: str) -> None:
+    text = f'{{"architecture": "amd64", "os": "linux", "x": {value}, "rootfs": {{"diff_ids": []}}}}'
+    with pytest.raises(ImageError, match="is not JSON"):
+        ImageConfig.parse(text.encode())
+    fine = text.replace(value, '"\\ud83d\\ude00"')
+    assert ImageConfig.parse(fine.encode()).architecture == "amd64"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import subprocess
 import tarfile
 import zlib
 
@@ -164,6 +166,27 @@ def test_several_gzip_members_are_one_stream() -> None:
     assert read_all(GzipReader(io.BytesIO(data))) == b"onetwo"
 
 
+class Pieces:
+    """A source that gives these pieces, one a read."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+def test_padding_may_begin_wherever_a_read_ended() -> None:
+    one, two = gzipped(b"one"), gzipped(b"two")
+    assert read_all(GzipReader(Pieces(one, bytes(512)))) == b"one"
+    assert read_all(GzipReader(Pieces(one, bytes(512), bytes(9) + two, bytes(3)))) == b"onetwo"
+    assert read_all(GzipReader(Pieces(one[:20], one[20:], two[:1], two[1:]))) == b"onetwo"
+    with pytest.raises(ImageError, match="damaged"):
+        read_all(GzipReader(Pieces(bytes(512), one)))
+    with pytest.raises(ImageError, match="damaged"):
+        read_all(GzipReader(Pieces(one, b"\0\0rubbish")))
+
+
 def test_a_cut_or_damaged_gzip_is_an_image_error() -> None:
     data = gzipped(b"x" * 100_000)
     with pytest.raises(ImageError, match="cut off"):
@@ -175,6 +198,36 @@ def test_a_cut_or_damaged_gzip_is_an_image_error() -> None:
 def test_an_unknown_layer_type_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="are not read"):
         decompress(io.BytesIO(b""), "application/x-brotli")
+
+
+def test_layers_that_are_not_to_be_distributed_are_layers() -> None:
+    kind = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+    assert decompress(io.BytesIO(b"x"), kind).read() == b"x"
+    assert decompress(io.BytesIO(gzipped(b"x")), f"{kind}+gzip").read() == b"x"
+
+
+@pytest.mark.parametrize(("option", "fits"), [("--long=24", True), ("--long=27", False)])
+def test_a_zstd_window_has_a_bound(option: str, fits: bool) -> None:
+    """Each layer that is read has a window of its own in memory."""
+    body = random.Random(1).randbytes(1 << 20) * 40  # noqa: S311
+    command = ["zstd", "-q", "-1", option, "--no-check", "-c"]
+    data = subprocess.run(command, input=body, capture_output=True, check=True).stdout
+    reader = ZstdReader(io.BytesIO(data))
+    if not fits:
+        with pytest.raises(ImageError, match="needs a window of more than 32 MiB"):
+            reader.read(1 << 18)
+        return
+    assert b"".join(iter(lambda: reader.read(1 << 18), b"")) == body
+
+
+def test_a_time_before_1970_is_none() -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo("old")
+        info.mtime = -5
+        tar.addfile(info)
+    (entry,) = TarReader(io.BytesIO(sink.getvalue()))
+    assert (entry.path, entry.mtime) == (b"old", 0)
 
 
 def test_zstd_damage_is_an_image_error() -> None:

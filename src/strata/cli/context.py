@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from strata.cli.progress import live
+from strata.core.errors import UsageError
 from strata.core.events import Reporter, json_lines, plain
 
 Call = Callable[["Context", argparse.Namespace], int]
@@ -53,6 +54,14 @@ class Context:
     def pause(self) -> None:
         """Leave the terminal to someone else: live progress ends here."""
         self._exit.close()
+
+    def no_dry_run(self, command: str) -> None:
+        """For commands that cannot say what they would do. Raises UsageError under --dry-run."""
+        if self.dry_run:
+            raise UsageError(
+                f"{command} cannot say what it would do without doing it",
+                hint="leave --dry-run out",
+            )
 
     @property
     def cache(self) -> Path:

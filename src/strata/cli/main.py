@@ -15,6 +15,7 @@ from strata.cli import build, clean, doctor, image, init, ls, run, sample, treef
 from strata.cli.context import Context, add_common_options, make_context
 from strata.core.errors import InterruptedByUserError, StrataError
 from strata.core.process import os_error
+from strata.core.text import shown
 
 DESCRIPTION = """\
 Build an operating system for cluster nodes in three layers, and put the top
@@ -80,11 +81,11 @@ def report(error: StrataError, context: Context) -> int:
     if context.as_json or context.log == "json":
         sys.stderr.write(json.dumps({"event": "Error", **error.to_json()}, sort_keys=True) + "\n")
     else:
-        sys.stderr.write(f"strata: {error.message}\n")
+        sys.stderr.write(f"strata: {shown(error.message)}\n")
         for line in _place(error):
-            sys.stderr.write(f"  {line}\n")
+            sys.stderr.write(f"  {shown(line)}\n")
         if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
+            sys.stderr.write(f"  hint: {shown(error.hint)}\n")
     if context.debug:
         for key, value in error.context.items():
             sys.stderr.write(f"  {key}: {value}\n")

@@ -32,8 +32,9 @@ from strata.ostree.writer import Writer
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
-MAX_ENTRIES = 1 << 21
+MAX_ENTRIES = 1 << 20
 _KEPT_EMPTY = ("run", "tmp", "proc", "sys", "dev")
+_NOTHING = FileHeader(0, 0, S_IFREG | 0o644)
 _STORE = ("sysroot", "ostree", "repo")
 
 
@@ -78,6 +79,12 @@ def map_path(parts: list[str], rules: Rules = Rules()) -> list[str] | None:
     if not parts:
         return []
     top = parts[0]
+    if top == OPAQUE:
+        return parts
+    if top.startswith(WHITEOUT) and len(parts) == 1:
+        # What is removed stands where the thing itself would.
+        where = map_path([top[len(WHITEOUT) :]], rules)
+        return [*where[:-1], WHITEOUT + where[-1]] if where else None
     if top == "usr":
         return parts
     if top == "etc":
@@ -151,6 +158,11 @@ def _add(
     layer: LayerTree,
     links: _Links,
 ) -> None:
+    if where and where[-1].startswith(WHITEOUT):
+        # Of a whiteout only the name counts, as container runtimes have it.
+        parent = _folder(layer, where[:-1])
+        parent.files[check_name(where[-1])] = writer.content(_NOTHING, b"")
+        return
     if entry.type == DIRECTORY:
         folder = _folder(layer, where)
         folder.meta = DirMeta(entry.uid, entry.gid, S_IFDIR | entry.mode, _xattrs(entry))

@@ -77,6 +77,7 @@ def encapsulate(
     """
     found = repo.commit(commit)
     tree = Tree.load(repo, commit)
+    _check_sysroot(tree)
     content = assign(repo, tree, components)
     bins = tuple(packing(content.components))
     chunks = [content.chunk(packed) for packed in bins]
@@ -95,6 +96,17 @@ def encapsulate(
             notes[CONTENT] = chunk_content(packed)
         descriptors.append(Descriptor(of.media_type, of.digest, of.size_bytes, notes))
     return _image(layout, commit, found, layers, descriptors, options)
+
+
+def _check_sysroot(tree: Tree) -> None:
+    """In an image the repository is in /sysroot: a commit's own content there would be lost."""
+    sysroot = tree.dirs.get("sysroot")
+    inside = [*sysroot.files, *sysroot.dirs] if sysroot else []
+    if inside:
+        raise ImageError(
+            f"the commit has /sysroot/{sorted(inside)[0]}, which no image of it could carry",
+            hint="/sysroot of a commit has to be empty",
+        )
 
 
 def _image(

@@ -51,7 +51,7 @@ from strata.oci.source import ImageSource
 from strata.oci.tar import TarReader
 from strata.ostree.gvariant import Variant
 from strata.ostree.libostree import verify_commit
-from strata.ostree.objects import S_IFDIR, Checksum, DirMeta, parse_checksum
+from strata.ostree.objects import S_IFDIR, Checksum, DirMeta, DirTree, parse_checksum
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
@@ -158,6 +158,35 @@ def as_stored(repo: Repo, stored: StoredImage) -> ImportResult | None:
     base = Checksum(layers[0].commit) if count else Checksum("")
     digest = Digest.parse(stored.manifest_digest)
     return ImportResult(base, stored.commit, digest, tuple(layers))
+
+
+def plan_import(
+    source: ImageSource, repo: Repo, *, reference: ImageReference
+) -> tuple[LayerImport, ...]:
+    """What an import would fetch; nothing is written. Commits are those that are there, or empty.
+
+    Raises ImageError.
+    """
+    stored = find_stored(repo, reference)
+    if stored is not None and stored.manifest_digest == str(source.manifest_digest):
+        there = as_stored(repo, stored)
+        if there is not None:
+            return there.layers
+    count = base_layer_count(source.manifest, source.config)
+    read = ReadLayers(repo)
+    base = source.config.labels.get(labels.COMMIT, "")
+    complete = bool(base) and repo.is_complete(parse_checksum(base))
+    layers: list[LayerImport] = []
+    for number, (layer, diff_id) in enumerate(zip(source.manifest.layers, source.config.diff_ids)):
+        kind = DERIVED if number >= count else CHUNK if number else COMMIT
+        known = read.exact(kind, layer.digest, diff_id)
+        if known is None and kind != COMMIT:
+            known = next(iter(read.same(kind, diff_id)), None)
+        if known is None and kind == CHUNK and complete:
+            known = Checksum(base)
+        fetched = 0 if known else layer.size_bytes
+        layers.append(LayerImport(layer.digest, kind, known or "", fetched))
+    return tuple(layers)
 
 
 class _Import:
@@ -347,6 +376,8 @@ class _Import:
         if not complete:
             self.repo.mark_partial(commit.checksum)
         commit.write(self.writer)
+        # Of /sysroot an image has the folder and not its (empty) dirtree.
+        self.writer.metadata("dirtree", DirTree((), ()).encode())
         self._finish(COMMIT, layer, diff_id, commit.checksum)
         self.writer.publish()
         return LayerImport(layer.digest, COMMIT, commit.checksum, layer.size_bytes)
@@ -464,8 +495,7 @@ def _keeps_other_tops(repo: Repo, base: Tree) -> bool:
         checksum = base.lookup(path)
         if not isinstance(checksum, str):
             continue
-        with repo.open_content(checksum) as stream:
-            text = stream.read(1 << 16).decode("utf-8", "replace")
+        text = selinux.read_config(repo, checksum)
         config = configparser.RawConfigParser(strict=False, interpolation=None)
         try:
             config.read_string(text)

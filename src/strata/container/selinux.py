@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from strata.core.errors import ImageError, ToolMissingError
-from strata.ostree.checkout import checkout
 from strata.ostree.objects import Checksum, DirMeta, FileHeader, Xattrs
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
@@ -27,6 +26,7 @@ SELINUX = "usr/etc/selinux"
 XATTR = b"security.selinux"
 _CONTEXTS = "contexts/files"
 _MAX_CONFIG_BYTES = 1 << 16
+_MAX_CONTEXTS_BYTES = 64 << 20
 _ENOENT = 2
 
 
@@ -84,20 +84,46 @@ def policy_of(repo: Repo, tree: Tree) -> Iterator[Labels | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="strata-selinux.") as scratch:
-        checkout(repo, contexts, f"{scratch}/files", link=False)
-        labels = Labels(Path(scratch) / "files/file_contexts")
+        _write_contexts(repo, contexts, Path(scratch))
+        labels = Labels(Path(scratch) / "file_contexts")
         try:
             yield labels
         finally:
             labels.close()
 
 
+def _write_contexts(repo: Repo, contexts: Tree, target: Path) -> None:
+    """The text files that say what has which label. Links are the image's and lead nowhere here,
+    and the compiled form (`.bin`) is nothing to hand to a C library from outside."""
+    for name, checksum in contexts.files.items():
+        if not name.startswith("file_contexts") or name.endswith(".bin"):
+            continue
+        if repo.header(checksum).is_symlink:
+            if name == "file_contexts":
+                raise ImageError(f"/{SELINUX}/*/{_CONTEXTS}/{name} in the image is a link")
+            continue
+        left = _MAX_CONTEXTS_BYTES
+        with repo.open_content(checksum) as stream, open(target / name, "wb") as sink:
+            while left and (data := stream.read(min(left, 1 << 18))):
+                sink.write(data)
+                left -= len(data)
+        if not left:
+            raise ImageError(f"{name} of the image's SELinux policy is too large")
+
+
+def read_config(repo: Repo, checksum: Checksum) -> str:
+    """A small text file of an image; empty when it is a link."""
+    if repo.header(checksum).is_symlink:
+        return ""
+    with repo.open_content(checksum) as stream:
+        return stream.read(_MAX_CONFIG_BYTES).decode("utf-8", "replace")
+
+
 def _policy_type(repo: Repo, folder: Tree) -> str:
     checksum = folder.files.get("config")
     if checksum is None:
         return ""
-    with repo.open_content(checksum) as stream:
-        text = stream.read(_MAX_CONFIG_BYTES).decode("utf-8", "replace")
+    text = read_config(repo, checksum)
     settings = dict(
         line.strip().split("=", 1)
         for line in text.splitlines()

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TextIO, Union
 
+from strata.core.text import shown
+
 
 @dataclass(frozen=True)
 class StepBegin:
@@ -159,7 +161,7 @@ def plain(stream: TextIO) -> Sink:
             indent = "  " * depth.pop(event.id, 0)
             stream.write(f"{indent}{event.title} {mark} in {event.seconds:.1f} s{detail}\n")
         elif isinstance(event, Warned):
-            stream.write(f"warning: {event.message}\n")
+            stream.write(f"warning: {shown(event.message)}\n")
         elif isinstance(event, Noted):
             stream.write(f"{event.message}\n")
         stream.flush()

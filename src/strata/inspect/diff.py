@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from strata.core.errors import ArchitectureError
-from strata.inspect.entries import File, shown
+from strata.core.text import shown
+from strata.inspect.entries import File
 from strata.inspect.packagediff import PackageChange, diff_packages, with_marks
 from strata.inspect.packages import (
     ImagePackages,

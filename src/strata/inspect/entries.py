@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from strata.container.derived import OPAQUE, WHITEOUT
 from strata.core.errors import ImageError
+from strata.core.text import shown
 from strata.inspect.commitlayer import BaseTree, Objects, collect, walk
 from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView, LayerView
@@ -100,14 +101,6 @@ class LayerEntries:
 def text(data: bytes) -> str:
     """Bytes of a name as text; those that are not UTF-8 survive."""
     return data.decode("utf-8", "surrogateescape")
-
-
-def shown(name: str) -> str:
-    """A name that can be printed: bytes that are not UTF-8 and control characters are escaped."""
-    safe = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if safe.isprintable():
-        return safe
-    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in safe)
 
 
 def normal_path(path: bytes) -> str:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from strata.core.errors import ImageError
 from strata.core.events import Step
+from strata.core.text import shown
 from strata.inspect.commitlayer import BaseTree
-from strata.inspect.entries import REPO, Budget, File, LayerEntries, read_layer, shown
+from strata.inspect.entries import REPO, Budget, File, LayerEntries, read_layer
 from strata.inspect.view import ImageView, LayerView
 from strata.oci.digest import Digest
 from strata.oci.source import ImageSource

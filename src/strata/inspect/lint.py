@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from strata.inspect.entries import File, shown
+from strata.core.text import shown
+from strata.inspect.entries import File
 from strata.inspect.files import ImageFiles
 from strata.inspect.view import ImageView
 from strata.rpm.nevra import NEVRA

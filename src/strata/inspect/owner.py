@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import ImageError, UsageError
-from strata.inspect.entries import File, shown
+from strata.core.text import shown
+from strata.inspect.entries import File
 from strata.inspect.packagediff import mark_of
 from strata.inspect.view import ImageView, LayerView
 from strata.rpm.inventory import Inventory

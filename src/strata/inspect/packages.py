@@ -20,7 +20,8 @@ from pathlib import Path
 from strata.container.derived import OPAQUE, WHITEOUT
 from strata.container.labels import METALAYER
 from strata.core.errors import ImageError, PackageError
-from strata.inspect.entries import normal_path, shown
+from strata.core.text import shown
+from strata.inspect.entries import normal_path
 from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView, LayerView
 from strata.oci.source import ImageSource

@@ -19,6 +19,10 @@ from strata.oci import model
 FREE_BYTES = 256 << 20
 MAX_RATIO = 200
 _CHUNK = 1 << 18
+# The largest window a zstd frame may ask for, of which each layer that is read has one: 32 MiB are
+# what zstd's level 20 uses.
+MAX_WINDOW_LOG = 25
+_ZSTD_D_WINDOW_LOG_MAX = 100  # ZSTD_dParameter
 
 
 class Readable(Protocol):
@@ -48,13 +52,18 @@ class GzipReader:
         self._pending = b""
         self._at_end = False
         self._fresh = True
+        self._members = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes (at least one unless at the end)."""
         limit = _CHUNK if size < 0 else size
         while not self._at_end:
             if not self._pending:
-                self._pending = self._source.read(_CHUNK)
+                piece = self._source.read(_CHUNK)
+                # Zeros after a member are padding; anything else is the next member.
+                self._pending = piece.lstrip(b"\0") if self._fresh and self._members else piece
+                if piece and not self._pending:
+                    continue
                 if not self._pending:
                     self._at_end = True
                     if not self._fresh:
@@ -66,10 +75,10 @@ class GzipReader:
                 raise ImageError(f"a gzip layer is damaged: {error}") from error
             self._fresh = False
             if self._inflate.eof:
-                # Zeros after a member are padding; anything else is the next member.
                 self._pending = self._inflate.unused_data.lstrip(b"\0")
                 self._inflate = self._inflater.make()
                 self._fresh = True
+                self._members += 1
             else:
                 self._pending = self._inflate.unconsumed_tail
             if out:
@@ -104,6 +113,8 @@ def libzstd() -> ctypes.CDLL:
         ctypes.POINTER(ZstdBuffer),
         ctypes.POINTER(ZstdBuffer),
     ]
+    lib.ZSTD_DCtx_setParameter.restype = ctypes.c_size_t
+    lib.ZSTD_DCtx_setParameter.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     lib.ZSTD_isError.argtypes = [ctypes.c_size_t]
     lib.ZSTD_getErrorName.restype = ctypes.c_char_p
     lib.ZSTD_getErrorName.argtypes = [ctypes.c_size_t]
@@ -117,6 +128,9 @@ class ZstdReader:
         self._lib = libzstd()
         self._source = source
         self._stream = self._lib.ZSTD_createDStream()
+        if not self._stream:
+            raise MemoryError("libzstd has no memory for a stream")
+        self._lib.ZSTD_DCtx_setParameter(self._stream, _ZSTD_D_WINDOW_LOG_MAX, MAX_WINDOW_LOG)
         self._in = b""
         self._position = 0
         self._between_frames = True
@@ -144,6 +158,11 @@ class ZstdReader:
             )
             if self._lib.ZSTD_isError(status):
                 name = self._lib.ZSTD_getErrorName(status).decode()
+                if "memory" in name:
+                    raise ImageError(
+                        f"a zstd layer needs a window of more than {1 << MAX_WINDOW_LOG >> 20} MiB",
+                        hint="compress it at a level below 21, without --long",
+                    )
                 raise ImageError(f"a zstd layer is damaged: {name}")
             self._position = reading.pos
             self._between_frames = status == 0
@@ -180,12 +199,18 @@ class _Bounded:
         return data
 
 
+_PLAIN = (
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+)
+
+
 def decompress(source: Readable, media_type: str, inflater: Inflater = ZLIB) -> Readable:
     """A layer's tar stream, by its media type. Raises ImageError on an unknown one."""
     if media_type.endswith(("+gzip", ".tar.gzip", "tar.gzip")):
         return _Bounded(source, lambda counted: GzipReader(counted, inflater))
     if media_type.endswith("+zstd"):
         return _Bounded(source, ZstdReader)
-    if media_type in (model.LAYER, "application/vnd.docker.image.rootfs.diff.tar"):
+    if media_type in (model.LAYER, *_PLAIN):
         return source
     raise ImageError(f"layers of type {media_type!r} are not read")

@@ -9,6 +9,7 @@ on are kept in `rest`, as they are, and written again: a foreign image loses not
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -244,6 +245,24 @@ def _present(**texts: str) -> dict[str, str]:
     return {key: text for key, text in texts.items() if text}
 
 
+def load_json(data: bytes) -> object:
+    """JSON of which any part can be written again: no NaN or endless numbers, no halves of
+    surrogate pairs. Raises ValueError, RecursionError."""
+    value = json.loads(data, parse_constant=_no_number, parse_float=_float)
+    if b"\\u" in data:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
 class _Object:
     """A JSON object read by key and type; errors say where."""
 
@@ -258,7 +277,7 @@ class _Object:
         if len(data) > MAX_DOCUMENT_BYTES:
             raise ImageError(f"{what} is larger than {MAX_DOCUMENT_BYTES} bytes")
         try:
-            return _Object(json.loads(data), what)
+            return _Object(load_json(data), what)
         except (ValueError, RecursionError) as error:
             raise ImageError(f"{what} is not JSON: {error}") from error
 

@@ -336,7 +336,7 @@ class TarReader:
             size,
             target,
             xattrs,
-            _parse_number(block[136:148]),
+            _parse_time(block[136:148]),
         )
 
     def _text(self, size: int, limit: int = MAX_PATH_BYTES) -> bytes:
@@ -384,6 +384,11 @@ def _parse_number(data: bytes) -> int:
     if number < 0:
         raise ImageError("a tar header has a negative number")
     return number
+
+
+def _parse_time(data: bytes) -> int:
+    """A modification time; one before 1970, which GNU tar writes as a negative number, is 0."""
+    return 0 if data[0] == 0xFF else _parse_number(data)
 
 
 def _decimal(data: bytes) -> int:

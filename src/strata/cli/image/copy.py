@@ -36,6 +36,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Copy, and say what was copied."""
+    context.no_dry_run("strata image copy")
     given = SignedReference.parse_any(arguments.source)
     destination = ImageReference.parse(arguments.destination)
     with context.reporter.step(f"copy {given.image}"):

@@ -15,6 +15,7 @@ from strata.cli.image.looking import (
     write,
 )
 from strata.cli.progress import print_table, size
+from strata.core.text import shown
 from strata.inspect.diff import (
     Fetch,
     FileChange,
@@ -25,7 +26,7 @@ from strata.inspect.diff import (
     diff_files,
     fetch_of,
 )
-from strata.inspect.entries import LayerEntries, shown
+from strata.inspect.entries import LayerEntries
 from strata.inspect.files import LayerKey
 from strata.inspect.packagediff import by_name
 from strata.inspect.same import Difference, same_system
@@ -122,8 +123,9 @@ def _layered(
         _print_fetch(old, new, fetch)
         if files is not None:
             _print_files(files)
-    # The same layers are the same packages and files; other layers may be too, but cost a fetch.
-    return [of.diff_id for of in old[1].layers] != [of.diff_id for of in new[1].layers]
+    # Layers may differ and hold the same, but cost a fetch; or say that they are the same, and not.
+    differ = [of.diff_id for of in old[1].layers] != [of.diff_id for of in new[1].layers]
+    return differ or bool(packages.changes) or bool(files)
 
 
 def _print_packages(packages: PackageDiff) -> None:

@@ -15,12 +15,12 @@ from strata.compose.components import commit_components
 from strata.container.compress import COMPRESSIONS
 from strata.container.contentmeta import parse_contentmeta
 from strata.container.encapsulate import Options, Packing, encapsulate
-from strata.container.packing import DEFAULT_BINS, pack
+from strata.container.packing import DEFAULT_BINS, check_bins, pack
 from strata.container.packing_plan import Plan, read_plan
 from strata.container.packing_stable import pack_stable
 from strata.core.errors import UsageError
 from strata.oci.model import Manifest
-from strata.oci.reference import ImageReference
+from strata.oci.reference import ImageReference, SignedReference
 from strata.oci.source import open_source
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
@@ -73,23 +73,29 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Encapsulate, and say what came out."""
+    context.no_dry_run("strata image encapsulate")
     target = ImageReference.parse(arguments.target)
-    layout = layout_of(target)
+    if not target.tag:
+        raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
+    if arguments.max_layers is not None:
+        check_bins(arguments.max_layers)
     repo = Repo.open(Path(arguments.repo))
     commit = repo.rev_parse(arguments.commit)
     labels = pairs(arguments.label, "--label")
     packing = _packing(context, arguments)
     if arguments.contentmeta:
         path = Path(arguments.contentmeta)
-        meta = parse_contentmeta(path.read_bytes(), str(path))
+        try:
+            meta = parse_contentmeta(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
         components, labels = meta.components(), {**meta.labels, **labels}
         if not (arguments.packing or arguments.max_layers or arguments.prior):
             packing = meta.packing
     else:
         tree = Tree.load(repo, commit)
         components = commit_components(repo, tree, as_upstream=arguments.packing == "upstream")
-    if not target.tag:
-        raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")
+    layout = layout_of(target)
     options = Options(
         arguments.arch or context.arch,
         labels,
@@ -123,10 +129,13 @@ def _packing(context: Context, arguments: argparse.Namespace) -> Packing:
     """The packing the options ask for, with the plan of the earlier build when one is named."""
     plan: Plan = ()
     if arguments.prior:
-        earlier = ImageReference.parse(arguments.prior)
-        with open_source(earlier, architecture=arguments.arch or context.arch) as source:
+        earlier = SignedReference.parse_any(arguments.prior)
+        architecture = arguments.arch or context.arch
+        with open_source(
+            earlier.image, architecture=architecture, signature=earlier.signature
+        ) as source:
             plan = read_plan(source.manifest)
         if not plan:
             context.reporter.warn(f"{arguments.prior} does not say what its chunks hold")
-    bins = arguments.max_layers or DEFAULT_BINS
+    bins = DEFAULT_BINS if arguments.max_layers is None else arguments.max_layers
     return partial(PACKINGS[arguments.packing or "stable"], bins=bins, prior=plan)

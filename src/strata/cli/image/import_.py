@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from strata.cli.context import Context, add_command
 from strata.cli.progress import size
-from strata.container.importer import import_image
-from strata.oci.reference import SignaturePolicy, SignedReference
+from strata.container.importer import LayerImport, import_image, plan_import
+from strata.oci.reference import ImageReference, SignaturePolicy, SignedReference
 from strata.oci.source import open_source
 from strata.ostree.libostree import keeps_var
 from strata.ostree.repo import Repo
@@ -60,6 +61,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     # What a remote's keys sign is the commit in the image; importing holds it against them.
     signature = SignaturePolicy() if given.signature.remote else given.signature
     with open_source(reference, architecture=architecture, signature=signature) as source:
+        if context.dry_run:
+            return _say_plan(context, reference, plan_import(source, repo, reference=reference))
         done = import_image(
             source,
             repo,
@@ -85,4 +88,19 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         f"{reference}: {done.manifest_digest}, {len(done.layers)} layers, {reused} were there, "
         f"{size(done.fetched_bytes)} fetched\n"
     )
+    return 0
+
+
+def _say_plan(context: Context, reference: ImageReference, layers: Sequence[LayerImport]) -> int:
+    """What an import would fetch."""
+    total = sum(layer.fetched_bytes for layer in layers)
+    if context.as_json:
+        document = {
+            "fetched_bytes": total,
+            "layers": [layer.to_json() for layer in layers],
+        }
+        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        return 0
+    wanted = sum(1 for layer in layers if layer.fetched_bytes)
+    sys.stdout.write(f"{reference}: would fetch {wanted} of {len(layers)} layers, {size(total)}\n")
     return 0

@@ -69,6 +69,7 @@ def _replace(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def _write(context: Context, arguments: argparse.Namespace, index: Index, *, replace: bool) -> int:
+    context.no_dry_run("strata image index")
     target = ImageReference.parse(arguments.target)
     if not target.tag:
         raise UsageError(f"{target} names no tag", hint="write oci:DIR:TAG")

@@ -13,7 +13,7 @@ from strata.cli.image.looking import (
     print_json,
     write,
 )
-from strata.inspect.entries import shown
+from strata.core.text import shown
 from strata.inspect.lint import Outcome, is_fatal
 from strata.inspect.lintimage import RULES, lint_image
 

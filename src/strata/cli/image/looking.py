@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from strata.cli.context import Context
+from strata.core.text import shown
 from strata.inspect.diff import Opened
 from strata.inspect.entries import LayerEntries
 from strata.inspect.files import ImageFiles, LayerKey, read_files
 from strata.inspect.view import view_of
-from strata.oci.reference import ImageReference
+from strata.oci.reference import SignedReference
 from strata.oci.source import open_source
 
 
@@ -25,8 +26,9 @@ def add_arch_option(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def opened(context: Context, arguments: argparse.Namespace, image: str) -> Iterator[Opened]:
     """An image, open, and its view."""
-    reference = ImageReference.parse(image)
-    with open_source(reference, architecture=arguments.arch or context.arch) as source:
+    given = SignedReference.parse_any(image)
+    architecture = arguments.arch or context.arch
+    with open_source(given.image, architecture=architecture, signature=given.signature) as source:
         yield source, view_of(source, image)
 
 
@@ -50,8 +52,8 @@ def print_json(document: object) -> None:
 
 
 def write(*lines: str) -> None:
-    """Lines of a result for people."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    """Lines of a result for people; what could speak to the terminal is escaped."""
+    sys.stdout.write("".join(f"{shown(line)}\n" for line in lines))
 
 
 def plural(count: int, noun: str) -> str:

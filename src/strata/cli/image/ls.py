@@ -7,7 +7,8 @@ import stat
 
 from strata.cli.context import Context, add_command
 from strata.cli.image.looking import add_arch_option, all_files, opened, print_json, write
-from strata.inspect.entries import File, shown
+from strata.core.text import shown
+from strata.inspect.entries import File
 from strata.inspect.owner import find
 
 DESCRIPTION = """\

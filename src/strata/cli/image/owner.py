@@ -7,11 +7,11 @@ from pathlib import Path
 
 from strata.cli.context import Context, add_command
 from strata.cli.image.looking import add_arch_option, all_files, opened, print_json, write
+from strata.core.text import shown
 from strata.inspect.diff import Opened
-from strata.inspect.entries import shown
 from strata.inspect.owner import Owner, owner_of, read_locks
 from strata.inspect.packages import NoDatabaseError, read_base_packages, read_inventory_in
-from strata.oci.reference import ImageReference
+from strata.oci.reference import SignedReference
 from strata.rpm.inventory import Inventory
 
 DESCRIPTION = """\
@@ -71,7 +71,7 @@ def _inventory(image: Opened) -> tuple[Inventory, str]:
 
 def _store(context: Context, image: str) -> Path:
     """The store with the locks: the image's own layout, when that is one."""
-    reference = ImageReference.parse(image)
+    reference = SignedReference.parse_any(image).image
     beside = Path(reference.name)
     own = reference.transport == "oci" and (beside / "locks").is_dir()
     return beside if own else context.store

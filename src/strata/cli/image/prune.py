@@ -15,7 +15,7 @@ from strata.container.stored import forget_unneeded
 from strata.core.errors import UsageError
 from strata.oci import prune as blobs
 from strata.oci.layout import Layout
-from strata.oci.reference import ImageReference
+from strata.oci.reference import ImageReference, SignedReference
 from strata.ostree import prune as objects
 from strata.ostree.repo import Repo
 
@@ -55,7 +55,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.repo:
         repo = Repo.open(Path(arguments.repo))
         for name in arguments.forget:
-            ref = image_ref(ImageReference.parse(name))
+            ref = image_ref(SignedReference.parse_any(name).image)
             if repo.resolve(ref) is None:
                 raise UsageError(f"{arguments.repo} stores no image {name}")
             repo.delete_ref(ref)

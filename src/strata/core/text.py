@@ -1,0 +1,18 @@
+"""Text from outside, made fit to be shown."""
+
+from __future__ import annotations
+
+
+def shown(text: str) -> str:
+    """A line that can be printed: bytes that are not UTF-8 and control characters are escaped, so
+    that no name of an image speaks to a terminal."""
+    safe = text.encode("utf-8", "surrogateescape" if _carried(text) else "backslashreplace")
+    decoded = safe.decode("utf-8", "backslashreplace")
+    if decoded.isprintable():
+        return decoded
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in decoded)
+
+
+def _carried(text: str) -> bool:
+    """Whether all surrogates in a text stand for bytes, as file names have them."""
+    return all(not 0xD800 <= ord(one) <= 0xDFFF or 0xDC80 <= ord(one) <= 0xDCFF for one in text)
