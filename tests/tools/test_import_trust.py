@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,4 +141,32 @@ def test_an_import_beside_another_keeps_its_layers(lab: Lab) -> None:
     before = repo.refs()
     lab.pull(repo, "one", reference=name("one"))
     assert repo.refs() == before
+    fsck(repo)
+
+
+def test_imports_at_once_leave_every_image_whole(lab: Lab) -> None:
+    repo = lab.repo()
+    images = []
+    for number in range(4):
+        tag = f"image{number}"
+        own = Tar().add("usr/bin/own", b"%d" % number * 50_000).bytes()
+        lab.derive(own, Tar().add("usr/bin/shared", b"s" * 50_000).bytes(), tag=tag)
+        images.append(str(lab.reference(tag)))
+    strata = str(Path(sys.executable).with_name("strata"))
+    running = [
+        subprocess.Popen(
+            [strata, "image", "import", image, "--repo", str(repo.path)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for image in images
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    lab.pull(repo, "image0", reference=name("last"))  # ends alone, and forgets what nobody needs
+    refs = repo.refs("ostree/container/blob/")
+    for number in range(4):
+        manifest, _ = lab.image(lab.layout.resolve(f"image{number}"))
+        for layer in manifest.layers:
+            assert f"ostree/container/blob/sha256_3A_{layer.digest.hex}" in refs
+        assert lab.pull(repo, f"image{number}").fetched_bytes == 0
     fsck(repo)
