@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from strata.core.errors import DigestError, ObjectError, StrataError
 from strata.core.process import run
+from strata.ostree import writer
 from strata.ostree.checkout import checkout
 from strata.ostree.objects import Checksum, Commit, DirMeta, DirTree, FileHeader
 from strata.ostree.repo import Repo
@@ -239,6 +240,7 @@ _ENDLESS = """
 import sys
 from pathlib import Path
 from strata.ostree.objects import FileHeader
+from strata.ostree import writer
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
@@ -351,3 +353,18 @@ def test_random_trees_go_to_a_commit_and_back(tree: dict[str, object], data: st.
             checkout(repo, Tree.load(repo, commit), str(at / f"out{link}"), link=link)
             with writing(repo, sync=False) as writer:
                 assert scan(writer, str(at / f"out{link}")) == scanned
+
+
+def test_what_is_staged_does_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects go to their places as they come; refs only with the end."""
+    monkeypatch.setattr(writer, "MAX_STAGED", 10)
+    repo = Repo.init(tmp_path / "repo")
+    header = FileHeader(0, 0, 0o100644)
+    with writing(repo) as writing_now:
+        objects = [writing_now.content(header, b"%d" % number) for number in range(35)]
+        commit = commit_tree(writing_now, Tree(), timestamp=0)
+        writing_now.set_ref("x", commit)
+        assert [repo.has(each, "file") for each in objects] == [True] * 30 + [False] * 5
+        assert repo.resolve("x") is None
+    assert all(repo.has(each, "file") for each in objects)
+    assert repo.resolve("x") == commit

@@ -31,6 +31,7 @@ from strata.ostree.objects import MAX_METADATA_BYTES, Checksum, FileHeader, chec
 from strata.ostree.repo import Repo
 
 _CHUNK = 1 << 20
+MAX_STAGED = 20_000
 _PREFIX = "strata-"
 
 
@@ -71,6 +72,8 @@ class Writer:
         self._staged: dict[str, str] = {}
         self._refs: dict[str, Checksum] = {}
         self._lock = threading.Lock()
+        # One publishes at a time: a ref may hold objects that another thread is just placing.
+        self._publishing = threading.RLock()
 
     def has(self, checksum: str, kind: str) -> bool:
         """Whether an object is in the repository or staged."""
@@ -174,23 +177,34 @@ class Writer:
         # folder.
         with self._lock:
             self._staged.setdefault(_key(checksum, kind), path)
+            full = len(self._staged) >= MAX_STAGED
+        if full:
+            self._publish_objects()
 
     def publish(self) -> None:
         """Have everything staged so far in its place, then the refs set so far.
 
         Called at the end; and in between, to keep what a long work has done until then.
         """
-        with self._lock:
-            staged, self._staged = self._staged, {}
-            refs, self._refs = self._refs, {}
-        if staged:
-            if self._sync:
-                syncfs(self.repo.path)
-            self._place(staged)
-        if refs:
-            if self._sync and staged:
-                syncfs(self.repo.path)
-            self._set_refs(refs)
+        with self._publishing:
+            with self._lock:
+                refs, self._refs = self._refs, {}
+            placed = self._publish_objects()
+            if refs:
+                if self._sync and placed:
+                    syncfs(self.repo.path)
+                self._set_refs(refs)
+
+    def _publish_objects(self) -> bool:
+        """Objects that no ref holds yet harm nobody; to remember them all would take memory."""
+        with self._publishing:
+            with self._lock:
+                staged, self._staged = self._staged, {}
+            if staged:
+                if self._sync:
+                    syncfs(self.repo.path)
+                self._place(staged)
+            return bool(staged)
 
     def _place(self, staged: dict[str, str]) -> None:
         made: set[str] = set()
