@@ -127,6 +127,8 @@ def test_r1_18_a_stream_may_be_a_build_args_file(
     assert by_treefile in path.read_text()
     path.write_text(path.read_text().replace(by_treefile, f'{{ build-args = "{by_args}" }}'))
     (definitions / by_args).write_text(BUILD_ARGS)
+    (definitions / "coreos/image.yaml").write_text("include: default.yaml\n")
+    (definitions / "coreos/default.yaml").write_text("size: 16\n")
     before = snapshot(built_store)
     common = ("-C", str(definitions), "--store", str(built_store), "--json", "--dry-run")
     told = json.loads(strata(*common, "build", "coreos/sample-12").stdout)
@@ -135,6 +137,8 @@ def test_r1_18_a_stream_may_be_a_build_args_file(
     changes = "\n".join(coreos["changes"])
     assert f"treefile {by_args} is new" in changes
     assert "treefile coreos/manifest.yaml" not in changes
+    assert "treefile coreos/image.yaml changed" in changes
+    assert "treefile coreos/default.yaml is new" in changes
     assert "lock" not in changes
     assert snapshot(built_store) == before
     (definitions / by_args).write_text(BUILD_ARGS.replace("12.9", "12.8"))

@@ -15,6 +15,8 @@ from strata.compose import osrelease
 from strata.core.record import schema
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Index, Manifest
+from strata.ostree.repo import Repo
+from strata.ostree.tree import Tree
 
 pytestmark = pytest.mark.tools
 
@@ -122,6 +124,20 @@ def check_coreos_version(store: Path) -> str:
     assert (values["NAME"], values["VARIANT_ID"]) == ("Debian GNU/Linux CoreOS", "coreos")
     assert values["VERSION_ID"] == "12"
     return version
+
+
+def test_r1_20_the_coreos_layer_says_what_boot_images_are_made_of(built_store: Path) -> None:
+    repo = Repo.open(built_store / "repo")
+    path = "usr/share/coreos-assembler/image.json"
+    tree = Tree.load(repo, repo.rev_parse("coreos/sample-12"))
+    checksum = tree.lookup(path)
+    assert isinstance(checksum, str)
+    with repo.open_content(checksum) as stream:
+        found = json.loads(stream.read())
+    assert found == {"extra-kargs": ["console=tty0", "console=ttyS0"], "size": 10}
+    assert Tree.load(repo, repo.rev_parse("bootc/sample-12")).lookup(path) is None
+    record = json.loads((built_store / "records/coreos/sample-12.json").read_text())
+    assert "coreos/image.yaml" in [item["name"] for item in record["inputs"]]
 
 
 def test_r2_2_the_coreos_layer_carries_its_version_and_the_bootc_layer_the_oss_own(

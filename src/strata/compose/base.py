@@ -28,6 +28,7 @@ from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
+from strata.core.files import pretty_json
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
@@ -40,6 +41,7 @@ from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
 from strata.treefile.buildargs import parse_build_args
 from strata.treefile.conditions import Variable
+from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_config
 from strata.treefile.project import Stream
 from strata.treefile.target import Target
 
@@ -56,7 +58,8 @@ class BaseJob:
     """A base layer, ready to be built: all that goes in is known and digested.
 
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
-    version takes the place of in os-release.
+    version takes the place of in os-release. image_config: what its boot images are made of, for
+    the tree to say; empty for none.
     """
 
     target: Target
@@ -67,6 +70,7 @@ class BaseJob:
     inputs: tuple[Input, ...]
     epoch: int
     os_release_token: str
+    image_config: Mapping[str, object]
 
 
 def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> BaseJob:
@@ -108,10 +112,12 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         layer=str(target),
         origin=lock.explain,
     )
+    images = _image_config(context, target, stream, variant)
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
         *variant.inputs,
+        *(Input("treefile", name, f"sha256:{digest}") for name, digest in images.inputs),
         Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
@@ -122,7 +128,17 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
     epoch = _epoch(context, lock, target) if given is None else given
     token = variant.os_release_token or definition.treefile.mutate_os_release
-    return BaseJob(target, stream, definition, lock, parent, tuple(sorted(inputs)), epoch, token)
+    return BaseJob(
+        target,
+        stream,
+        definition,
+        lock,
+        parent,
+        tuple(sorted(inputs)),
+        epoch,
+        token,
+        images.values,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,7 @@ class _Variant:
     treefile: str
     variables: Mapping[str, Variable]
     os_release_token: str = ""
+    image_config: str = ""
     inputs: tuple[Input, ...] = ()
 
 
@@ -153,8 +170,20 @@ def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
         str(Path(name).parent / arguments.manifest),
         arguments.variables,
         arguments.values["MUTATE_OS_RELEASE"],
+        str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
         (Input("treefile", name, f"sha256:{hashlib.sha256(data).hexdigest()}"),),
     )
+
+
+def _image_config(
+    context: BuildContext, target: Target, stream: Stream, variant: _Variant
+) -> BootImageConfig:
+    """The image.yaml of strata.toml's `bootimages`, or of the build-args file (R1.20)."""
+    name = stream.bootimages.config if stream.bootimages else variant.image_config
+    if target.kind != "coreos" or not name:
+        return BootImageConfig({}, ())
+    folder = context.project.path
+    return read_image_config(folder / name, root=folder, stream=stream.name)
 
 
 def stream_variables(stream: Stream) -> dict[str, Variable]:
@@ -265,6 +294,8 @@ def _finish_tree(
 ) -> tuple[str, Inventory]:
     """From an installed root to the tree that is committed; returns its kernel and packages."""
     _set_version(job, root, version, reporter)
+    if job.image_config:
+        rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
     with reporter.step("normalise the tree") as step:
         normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
         kernel = find_kernel(root)
