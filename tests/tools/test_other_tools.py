@@ -14,6 +14,7 @@ import pytest
 from conftest import Strata
 from importlab import CAPABILITY, Lab, cat, fsck, leftovers
 from layertar import Tar
+from registry import ADDRESS, Registry
 from strata.container.importer import import_image
 from strata.core.events import silent
 from strata.core.files import mounts_under, remove_tree
@@ -245,3 +246,25 @@ def test_layers_that_skopeo_compressed_as_zstd_chunked_are_read(lab: Lab) -> Non
     trees = [Tree.load(repo, result.merge_commit), Tree.load(repo, result.base_commit)]
     other = Repo.open(lab.root / "other")
     assert trees == [Tree.load(other, there.merge_commit), Tree.load(other, lab.commit)]
+
+
+def test_an_image_travels_through_a_registry_into_a_repository_unchanged(lab: Lab) -> None:
+    """Layout, registry, layout, repository: the same digests, commits and files."""
+    derive(lab)
+    there = lab.pull(lab.repo("direct"))
+    with Registry(lab.root / "registry") as registry:
+        registry.start()
+        digest = registry.push(str(lab.reference()), "os:1")
+        back = lab.root / "back"
+        copy = ["skopeo", "copy", "-q", "--preserve-digests", "--src-tls-verify=false"]
+        run(registry.inside(*copy, f"docker://{ADDRESS}/os:1", f"oci:{back}:image"))
+    assert str(lab.layout.resolve("image").digest) == digest
+    assert str(Layout.open(back).resolve("image").digest) == digest
+    reference = ImageReference("oci", str(back), "image")
+    repo = lab.repo()
+    with open_source(reference, architecture="x86_64") as source:
+        result = import_image(source, repo, reference=reference, reporter=silent())
+    assert result.base_commit == lab.commit == there.base_commit
+    assert result.merge_commit == there.merge_commit
+    assert [layer.commit for layer in result.layers] == [layer.commit for layer in there.layers]
+    fsck(repo)
