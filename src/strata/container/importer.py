@@ -30,14 +30,17 @@ from strata.container import derived, labels, selinux
 from strata.container.layout_v1 import CommitObject, import_layer
 from strata.container.refs import blob_ref, image_ref, read_ref
 from strata.container.stored import (
+    CHUNK,
+    COMMIT,
+    DERIVED,
     IMAGE_CONFIG,
     MANIFEST,
     MANIFEST_DIGEST,
     ReadLayers,
-    StoredImage,
     base_layer_count,
     find_stored,
     forget_unneeded,
+    layer_kinds,
 )
 from strata.core.clock import parse_rfc3339
 from strata.core.errors import DigestError, ImageError, ObjectError, SignatureError
@@ -45,7 +48,7 @@ from strata.core.events import Reporter, Step
 from strata.core.files import canonical_json
 from strata.oci.compression import Readable, decompress
 from strata.oci.digest import Digest
-from strata.oci.model import Descriptor
+from strata.oci.model import Descriptor, ImageConfig, Manifest
 from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource
 from strata.oci.tar import TarReader
@@ -57,7 +60,6 @@ from strata.ostree.scan import commit_tree
 from strata.ostree.tree import Tree
 from strata.ostree.writer import Writer, writing
 
-COMMIT, CHUNK, DERIVED = "commit", "chunk", "derived"
 PUBLISH_BYTES = 128 << 20
 PUBLISH_S = 10.0
 _IMPLIED = "strata.implied-folders"
@@ -122,14 +124,12 @@ def import_image(
             f"the image has no commit that the remote {signed_by} could have signed",
             hint="only images that encapsulate a commit can be held against a remote's keys",
         )
-    stored = find_stored(repo, reference)
-    if stored is not None and stored.manifest_digest == str(source.manifest_digest):
-        there = as_stored(repo, stored)
-        if there is not None:
-            if signed_by:
-                _verify_stored(repo, signed_by, there.base_commit)
-            forget_unneeded(repo)
-            return there
+    there = _stored_result(source, repo, reference)
+    if there is not None:
+        if signed_by:
+            _verify_stored(repo, signed_by, there.base_commit)
+        forget_unneeded(repo)
+        return there
     with writing(repo) as writer:
         result = _Import(
             source, repo, writer, reference, threads, keep_var, signed_by, reporter
@@ -138,26 +138,47 @@ def import_image(
     return result
 
 
-def as_stored(repo: Repo, stored: StoredImage) -> ImportResult | None:
-    """What importing a stored image again gives, when all of it is there; nothing is fetched."""
-    if stored.config is None:
-        return None
-    count = base_layer_count(stored.manifest, stored.config)
+def _there(
+    repo: Repo, manifest: Manifest, config: ImageConfig, base: str
+) -> tuple[LayerImport, ...]:
+    """An image's layers as far as they are there: the others have no commit, and are to be fetched.
+
+    base: the commit it encapsulates, whose chunks need no reading once it is complete.
+    """
     read = ReadLayers(repo)
-    layers: list[LayerImport] = []
-    for number, (layer, diff_id) in enumerate(zip(stored.manifest.layers, stored.config.diff_ids)):
-        kind = DERIVED if number >= count else CHUNK if number else COMMIT
-        commit = read.exact(kind, layer.digest, diff_id)
-        if commit is None and kind == CHUNK:
-            commit = Checksum(layers[0].commit)  # on a machine deployed from the base
-        if commit is None and kind == DERIVED:
-            commit = next(iter(read.same(kind, diff_id)), None)
-        if commit is None or not repo.is_complete(commit):
-            return None
-        layers.append(LayerImport(layer.digest, kind, commit, 0))
-    base = Checksum(layers[0].commit) if count else Checksum("")
-    digest = Digest.parse(stored.manifest_digest)
-    return ImportResult(base, stored.commit, digest, tuple(layers))
+    complete = bool(base) and repo.is_complete(base)
+    layers = []
+    rows = zip(layer_kinds(manifest, config), manifest.layers, config.diff_ids)
+    for kind, layer, diff_id in rows:
+        found = [
+            commit for commit in read.of(kind, layer.digest, diff_id) if repo.is_complete(commit)
+        ]
+        commit = found[0] if found else base if kind == CHUNK and complete else ""
+        layers.append(LayerImport(layer.digest, kind, commit, 0 if commit else layer.size_bytes))
+    return tuple(layers)
+
+
+def _label(config: ImageConfig) -> str:
+    """The checksum an image says it encapsulates; empty when it names none. Raises ObjectError."""
+    label = config.labels.get(labels.COMMIT, "")
+    return parse_checksum(label) if label else ""
+
+
+def _stored_result(
+    source: ImageSource, repo: Repo, reference: ImageReference
+) -> ImportResult | None:
+    """What importing an image again gives, when all of it is there; nothing is fetched."""
+    stored = find_stored(repo, reference)
+    if stored is None or stored.manifest_digest != str(source.manifest_digest):
+        return None
+    if stored.config is None:
+        return None  # another tool's, which says less than ours
+    layers = _there(repo, source.manifest, source.config, _label(source.config))
+    if any(not layer.commit for layer in layers):
+        return None
+    encapsulates = bool(layers) and layers[0].kind == COMMIT
+    base = Checksum(layers[0].commit if encapsulates else "")
+    return ImportResult(base, stored.commit, source.manifest_digest, layers)
 
 
 def plan_import(
@@ -165,28 +186,12 @@ def plan_import(
 ) -> tuple[LayerImport, ...]:
     """What an import would fetch; nothing is written. Commits are those that are there, or empty.
 
-    Raises ImageError.
+    Raises ImageError, ObjectError.
     """
-    stored = find_stored(repo, reference)
-    if stored is not None and stored.manifest_digest == str(source.manifest_digest):
-        there = as_stored(repo, stored)
-        if there is not None:
-            return there.layers
-    count = base_layer_count(source.manifest, source.config)
-    read = ReadLayers(repo)
-    base = source.config.labels.get(labels.COMMIT, "")
-    complete = bool(base) and repo.is_complete(parse_checksum(base))
-    layers: list[LayerImport] = []
-    for number, (layer, diff_id) in enumerate(zip(source.manifest.layers, source.config.diff_ids)):
-        kind = DERIVED if number >= count else CHUNK if number else COMMIT
-        known = read.exact(kind, layer.digest, diff_id)
-        if known is None and kind != COMMIT:
-            known = next(iter(read.same(kind, diff_id)), None)
-        if known is None and kind == CHUNK and complete:
-            known = Checksum(base)
-        fetched = 0 if known else layer.size_bytes
-        layers.append(LayerImport(layer.digest, kind, known or "", fetched))
-    return tuple(layers)
+    there = _stored_result(source, repo, reference)
+    if there is not None:
+        return there.layers
+    return _there(repo, source.manifest, source.config, _label(source.config))
 
 
 class _Import:
@@ -213,32 +218,28 @@ class _Import:
     def run(self) -> ImportResult:
         manifest, config = self.source.manifest, self.source.config
         count = base_layer_count(manifest, config)
-        base, tree, base_layers = Checksum(""), Tree(), []
+        layers = list(zip(manifest.layers, config.diff_ids))
+        base, tree = Checksum(""), Tree()
+        base_layers: list[LayerImport] = []
         if count:
-            base_layers = self._import_base(list(zip(manifest.layers, config.diff_ids))[:count])
+            base_layers, tree = self._import_base(layers[:count])
             base = Checksum(base_layers[0].commit)
-            tree = Tree.load(self.repo, base)
-        rest = manifest.layers[count:]
+        rest = layers[count:]
         rules = derived.Rules(not count or _keeps_other_tops(self.repo, tree), self.keep_var)
         with self._step("import derived layers", rest) as step:
-
-            def call(item: tuple[Descriptor, Digest]) -> LayerImport:
-                return self._import_derived(*item, tree, rules, step)
-
-            done = self._parallel(call, list(zip(rest, config.diff_ids[count:])))
+            done = self._parallel(lambda item: self._import_derived(item, tree, rules, step), rest)
         with self.reporter.step("lay the layers over the base") as merging:
             merged = self._merge(base, tree, done)
             merging.detail(merged[:12])
-        layers = (*base_layers, *done)
-        return ImportResult(base, merged, self.source.manifest_digest, layers)
+        return ImportResult(base, merged, self.source.manifest_digest, (*base_layers, *done))
 
     # --- fetching --------------------------------------------------------------------------
 
-    def _step(self, title: str, layers: Sequence[Descriptor]) -> _Counting:
-        return _Counting(self.reporter, title, sum(layer.size_bytes for layer in layers))
+    def _step(self, title: str, layers: Sequence[_Layer]) -> _Counting:
+        return _Counting(self.reporter, title, sum(layer.size_bytes for layer, _ in layers))
 
     def _parallel(
-        self, call: Callable[..., LayerImport], items: Sequence[object]
+        self, call: Callable[[_Layer], LayerImport], items: Sequence[_Layer]
     ) -> list[LayerImport]:
         """Results in the items' order; the first failure ends the others after their layer. Layers
         that are whole by then are published, so that the next import need not fetch them."""
@@ -254,19 +255,12 @@ class _Import:
         finally:
             self.writer.publish()
 
-    def _read(
-        self,
-        layer: Descriptor,
-        step: _Counting,
-        diff_id: Digest,
-        use: Callable[[TarReader], None],
-    ) -> None:
+    def _read(self, item: _Layer, step: _Counting, use: Callable[[TarReader], None]) -> None:
         """Read a layer's tar to its end. Raises DigestError when it has another diff-id."""
+        layer, diff_id = item
         with self.source.open_layer(layer) as stream:
             tar = _Hashed(decompress(step.count(stream), layer.media_type))
             use(TarReader(tar))
-            while tar.read(1 << 18):
-                pass  # what pads a tar is part of its diff-id
         if diff_id not in (tar.digest, tar.padded_digest):
             raise DigestError(
                 f"layer {layer.digest} does not have its diff-id",
@@ -274,18 +268,33 @@ class _Import:
                 context={"expected": diff_id, "actual": tar.digest},
             )
 
-    def _reuse(self, kind: str, layer: Descriptor, diff_id: Digest, commit: Checksum) -> None:
-        """A layer was read before: its refs are set again with the image's, should another import
-        take them for unneeded before the image is there."""
-        with self._lock:
-            self._refs[blob_ref(layer.digest)] = commit
-            self._refs[read_ref(kind, layer.digest, diff_id)] = commit
+    def _known(
+        self, kind: str, item: _Layer, usable: Callable[[Checksum], bool], step: _Counting
+    ) -> LayerImport | None:
+        """A layer that was read before and need not be again."""
+        layer, diff_id = item
+        for commit in self.known.of(kind, layer.digest, diff_id):
+            if usable(commit):
+                if self.known.exact(kind, layer.digest, diff_id):
+                    self._hold(kind, item, commit)
+                step.skip(layer.size_bytes)
+                return LayerImport(layer.digest, kind, commit, 0)
+        return None
 
-    def _finish(self, kind: str, layer: Descriptor, diff_id: Digest, commit: Checksum) -> None:
+    def _hold(self, kind: str, item: _Layer, commit: Checksum) -> dict[str, Checksum]:
+        """A layer's refs, which are set (again) with the image's, should another import take them
+        for unneeded before the image is there."""
+        layer, diff_id = item
+        refs = {blob_ref(layer.digest): commit, read_ref(kind, layer.digest, diff_id): commit}
+        with self._lock:
+            self._refs.update(refs)
+        return refs
+
+    def _finish(self, kind: str, item: _Layer, commit: Checksum) -> LayerImport:
         """A layer is whole: give it its refs, and publish when enough has come together."""
-        self._reuse(kind, layer, diff_id, commit)
-        self.writer.set_ref(blob_ref(layer.digest), commit)
-        self.writer.set_ref(read_ref(kind, layer.digest, diff_id), commit)
+        layer, _ = item
+        for name, target in self._hold(kind, item, commit).items():
+            self.writer.set_ref(name, target)
         with self._lock:
             self._unpublished += layer.size_bytes
             now = time.monotonic()
@@ -294,68 +303,62 @@ class _Import:
                 self._unpublished, self._published = 0, now
         if due:
             self.writer.publish()
+        return LayerImport(layer.digest, kind, commit, layer.size_bytes)
 
     # --- the base --------------------------------------------------------------------------
 
-    def _import_base(self, layers: Sequence[_Layer]) -> list[LayerImport]:
-        (commit_layer, of_commit), chunks = layers[0], layers[1:]
-        label = self.source.config.labels.get(labels.COMMIT, "")
-        base = parse_checksum(label) if label else ""
+    def _import_base(self, layers: Sequence[_Layer]) -> tuple[list[LayerImport], Tree]:
+        """The base's layers, and the tree of the commit they are."""
+        chunks = layers[1:]
+        base = _label(self.source.config)
         complete = bool(base) and self.repo.is_complete(base)
-        with self._step("import the base", [layer for layer, _ in layers]) as step:
+        with self._step("import the base", layers) as step:
             # First what says whether the rest is wanted.
-            first = self._import_commit_layer(commit_layer, of_commit, base, complete, step)
+            first = self._import_commit_layer(layers[0], base, complete, step)
             if complete:
                 step.skip(sum(layer.size_bytes for layer, _ in chunks))
-                return [first, *(LayerImport(of.digest, CHUNK, base, 0) for of, _ in chunks)]
+                there = (LayerImport(layer.digest, CHUNK, base, 0) for layer, _ in chunks)
+                return [first, *there], Tree.load(self.repo, Checksum(first.commit))
             order = sorted(chunks, key=lambda item: -item[0].size_bytes)
             done = self._parallel(lambda item: self._import_chunk(item, step), order)
-            missing = self._missing(Checksum(first.commit))
+            tree = Tree.load(self.repo, Checksum(first.commit))
+            missing = self._missing(tree)
             if missing and any(not layer.fetched_bytes for layer in done):
                 # What an earlier import left of a chunk is less than the chunk.
-                done = self._parallel(lambda item: self._import_chunk(item, step, anew=True), order)
-                missing = self._missing(Checksum(first.commit))
+                done = self._parallel(lambda item: self._read_chunk(item, step), order)
+                missing = self._missing(tree)
         if missing:
             raise ObjectError(
                 f"the image lacks the object of {missing}", hint="the image is incomplete"
             )
         self.repo.clear_partial(first.commit)
         by_digest = {layer.digest: layer for layer in done}
-        return [first, *(by_digest[layer.digest] for layer, _ in chunks)]
+        return [first, *(by_digest[layer.digest] for layer, _ in chunks)], tree
 
-    def _import_chunk(self, item: _Layer, step: _Counting, *, anew: bool = False) -> LayerImport:
-        layer, diff_id = item
-        known = self.known.exact(CHUNK, layer.digest, diff_id)
-        if known is not None:
-            self._reuse(CHUNK, layer, diff_id, known)
-        else:
-            known = next(iter(self.known.same(CHUNK, diff_id)), None)
-        if known is not None and not anew:
-            step.skip(layer.size_bytes)
-            return LayerImport(layer.digest, CHUNK, known, 0)
+    def _import_chunk(self, item: _Layer, step: _Counting) -> LayerImport:
+        known = self._known(CHUNK, item, lambda commit: True, step)
+        return known or self._read_chunk(item, step)
+
+    def _read_chunk(self, item: _Layer, step: _Counting) -> LayerImport:
         objects: list[Checksum] = []
 
         def use(tar: TarReader) -> None:
             objects.extend(import_layer(self.writer, tar, with_metadata=False)[0])
 
-        self._read(layer, step, diff_id, use)
+        self._read(item, step, use)
         # A synthetic commit keeps the chunk's objects, and says later what was in it.
         holder = Tree(DirMeta(0, 0, S_IFDIR | 0o755), {name: name for name in objects})
-        commit = commit_tree(self.writer, holder, timestamp=0)
-        self._finish(CHUNK, layer, diff_id, commit)
-        return LayerImport(layer.digest, CHUNK, commit, layer.size_bytes)
+        return self._finish(CHUNK, item, commit_tree(self.writer, holder, timestamp=0))
 
     def _import_commit_layer(
-        self, layer: Descriptor, diff_id: Digest, base: str, complete: bool, step: _Counting
+        self, item: _Layer, base: str, complete: bool, step: _Counting
     ) -> LayerImport:
         """The commit the image encapsulates. complete: whether all of it is there already."""
-        known = self.known.exact(COMMIT, layer.digest, diff_id)
-        if known is not None and known == base and self._is_trusted(known):
+        known = self._known(COMMIT, item, lambda it: it == base and self._is_trusted(it), step)
+        if known is not None:
             if not complete:
-                self.repo.mark_partial(known)
-            self._reuse(COMMIT, layer, diff_id, known)
-            step.skip(layer.size_bytes)
-            return LayerImport(layer.digest, COMMIT, known, 0)
+                self.repo.mark_partial(known.commit)
+            return known
         found: list[CommitObject | None] = []
         remote = self.signed_by
 
@@ -366,7 +369,7 @@ class _Import:
             check = verify if remote else None
             found.append(import_layer(self.writer, tar, with_metadata=True, verify=check)[1])
 
-        self._read(layer, step, diff_id, use)
+        self._read(item, step, use)
         commit = found[0]
         if commit is None or (base and commit.checksum != base):
             raise ImageError(
@@ -378,9 +381,9 @@ class _Import:
         commit.write(self.writer)
         # Of /sysroot an image has the folder and not its (empty) dirtree.
         self.writer.metadata("dirtree", DirTree((), ()).encode())
-        self._finish(COMMIT, layer, diff_id, commit.checksum)
+        done = self._finish(COMMIT, item, commit.checksum)
         self.writer.publish()
-        return LayerImport(layer.digest, COMMIT, commit.checksum, layer.size_bytes)
+        return done
 
     def _is_trusted(self, commit: Checksum) -> bool:
         """Whether a commit that is there is signed as is asked for; the layer's own may be."""
@@ -393,9 +396,9 @@ class _Import:
             return False
         return True
 
-    def _missing(self, commit: Checksum) -> str:
+    def _missing(self, tree: Tree) -> str:
         """The path of a file whose object is not there; empty when all are."""
-        for path, checksum in Tree.load(self.repo, commit).walk_files():
+        for path, checksum in tree.walk_files():
             if not self.repo.has(checksum, "file"):
                 return path
         return ""
@@ -403,38 +406,29 @@ class _Import:
     # --- derived layers --------------------------------------------------------------------
 
     def _import_derived(
-        self,
-        layer: Descriptor,
-        diff_id: Digest,
-        base: Tree,
-        rules: derived.Rules,
-        step: _Counting,
+        self, item: _Layer, base: Tree, rules: derived.Rules, step: _Counting
     ) -> LayerImport:
-        exact = self.known.exact(DERIVED, layer.digest, diff_id)
-        for known in [exact] if exact else self.known.same(DERIVED, diff_id):
-            if self._may_reuse(known, rules):
-                step.skip(layer.size_bytes)
-                if known == exact:
-                    self._reuse(DERIVED, layer, diff_id, known)
-                return LayerImport(layer.digest, DERIVED, known, 0)
+        known = self._known(DERIVED, item, lambda commit: self._may_reuse(commit, rules), step)
+        if known is not None:
+            return known
         found: list[derived.LayerTree] = []
 
         def use(tar: TarReader) -> None:
             found.append(derived.read_layer(self.writer, tar, base, rules))
 
-        self._read(layer, step, diff_id, use)
+        self._read(item, step, use)
         metadata = {
             _IMPLIED: Variant.text(json.dumps(sorted(found[0].implied))),
             _RULES: Variant.text(_rules_text(rules)),
         }
         commit = commit_tree(self.writer, found[0].tree, timestamp=0, metadata=metadata)
-        self._finish(DERIVED, layer, diff_id, commit)
+        done = self._finish(DERIVED, item, commit)
         for name, count in sorted(found[0].dropped.items()):
             self.reporter.warn(
                 f"the image has {count} entries under {name} that a machine keeps for itself; "
                 "they were left out"
             )
-        return LayerImport(layer.digest, DERIVED, commit, layer.size_bytes)
+        return done
 
     def _may_reuse(self, commit: Checksum, rules: derived.Rules) -> bool:
         """Whether a layer was read by the same rules: they decide what is kept of it."""

@@ -18,6 +18,7 @@ from strata.oci.reference import ImageReference
 from strata.ostree.objects import Checksum, Commit
 from strata.ostree.repo import Repo
 
+COMMIT, CHUNK, DERIVED = "commit", "chunk", "derived"
 MANIFEST_DIGEST = "ostree.manifest-digest"
 MANIFEST = "ostree.manifest"
 IMAGE_CONFIG = "ostree.container.image-config"
@@ -65,6 +66,13 @@ def base_layer_count(manifest: Manifest, config: ImageConfig) -> int:
     return config.diff_ids.index(digest) + 1
 
 
+def layer_kinds(manifest: Manifest, config: ImageConfig) -> list[str]:
+    """What each layer is, from the lowest: COMMIT, CHUNK or DERIVED. Raises ImageError."""
+    base = base_layer_count(manifest, config)
+    chunks = [CHUNK] * (base - 1)
+    return [*([COMMIT, *chunks] if base else ()), *[DERIVED] * (len(manifest.layers) - base)]
+
+
 def find_stored(repo: Repo, reference: ImageReference) -> StoredImage | None:
     """The image stored under a reference, or None when there is none that can be read."""
     ref = image_ref(reference)
@@ -96,9 +104,13 @@ class ReadLayers:
         """What came of this very layer."""
         return self._exact.get((kind, digest, diff_id))
 
-    def same(self, kind: str, diff_id: Digest) -> list[Checksum]:
-        """What came of layers with the same tar, however compressed."""
-        return self._same.get((kind, diff_id), [])
+    def of(self, kind: str, digest: Digest, diff_id: Digest) -> list[Checksum]:
+        """What came of this very layer; or, of chunks and derived layers, of others with the same
+        tar, however compressed."""
+        exact = self.exact(kind, digest, diff_id)
+        if exact is not None:
+            return [exact]
+        return [] if kind == COMMIT else self._same.get((kind, diff_id), [])
 
 
 def forget_unneeded(repo: Repo, *, wait: bool = False) -> list[str]:

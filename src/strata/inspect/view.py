@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 
 from strata.container.labels import COMMIT, COMPONENTS, LAYER_TITLE, VERSION
-from strata.container.stored import base_layer_count
+from strata.container.stored import CHUNK, base_layer_count, layer_kinds
 from strata.oci.digest import Digest
 from strata.oci.model import Descriptor, ImageConfig, Manifest
 from strata.oci.source import ImageSource
@@ -110,19 +110,16 @@ def view_of(source: ImageSource, name: str) -> ImageView:
     history = _layer_history(source.config_bytes)
     if len(history) != len(manifest.layers):
         history = [""] * len(manifest.layers)
-    rows = zip(manifest.layers, config.diff_ids, history, strict=True)
-    layers = tuple(
-        _layer(number, count, descriptor, diff_id, created_by)
-        for number, (descriptor, diff_id, created_by) in enumerate(rows, 1)
-    )
+    kinds = layer_kinds(manifest, config)
+    rows = zip(kinds, manifest.layers, config.diff_ids, history, strict=True)
+    layers = tuple(_layer(number, *row) for number, row in enumerate(rows, 1))
     return ImageView(name, source.manifest_digest, manifest, config, layers, count)
 
 
 def _layer(
-    number: int, count: int, descriptor: Descriptor, diff_id: Digest, created_by: str
+    number: int, kind: str, descriptor: Descriptor, diff_id: Digest, created_by: str
 ) -> LayerView:
-    kind = "derived" if number > count else "commit" if number == 1 else "chunk"
-    listed = descriptor.annotations.get(COMPONENTS, "") if kind == "chunk" else ""
+    listed = descriptor.annotations.get(COMPONENTS, "") if kind == CHUNK else ""
     title = descriptor.annotations.get(LAYER_TITLE) or " ".join(created_by.split())
     components = tuple(name for name in listed.split(",") if name)
     return LayerView(number, descriptor, diff_id, kind, title[:MAX_TITLE], components)
