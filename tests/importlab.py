@@ -21,7 +21,7 @@ from strata.container.packing import Component, pack
 from strata.core.errors import TransportError
 from strata.core.events import Reporter, silent
 from strata.core.process import run
-from strata.oci.compression import Readable
+from strata.core.streams import Readable
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import LAYER_GZIP, Descriptor, ImageConfig, Manifest

@@ -29,6 +29,7 @@ from strata.container import compress
 from strata.container.encapsulate import Options, encapsulate
 from strata.core.events import silent
 from strata.core.files import mounts_under, remove_tree
+from strata.core.streams import Writable
 from strata.oci.layout import Layout
 from strata.oci.model import Descriptor, Index, Manifest
 from strata.ostree.repo import Repo
@@ -85,7 +86,7 @@ def layers_size(layout: Layout, image: Descriptor) -> int:
 class _Zlib:
     """What the standard library gives, in the place of our compressor."""
 
-    def __init__(self, sink: compress.Sink, level: int) -> None:
+    def __init__(self, sink: Writable, level: int) -> None:
         self._write = sink.write
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
 

@@ -16,13 +16,13 @@ import pytest
 from layertar import Tar
 from lookimages import files_of, looking, system, write
 from strata.core.errors import DigestError, ImageError
+from strata.core.streams import Readable
 from strata.inspect import entries
 from strata.inspect.contents import read_contents
 from strata.inspect.diff import diff_files, fetch_of
 from strata.inspect.files import LayerKey, read_files
 from strata.inspect.owner import find, resolve
 from strata.inspect.stream import open_tar
-from strata.oci.compression import Readable
 from strata.oci.digest import Digest
 from strata.oci.model import LAYER_GZIP, Descriptor
 from strata.oci.source import ImageSource

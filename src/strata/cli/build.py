@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
 from strata.compose.context import BuildContext
@@ -53,7 +52,7 @@ def build(context: Context, arguments: argparse.Namespace) -> int:
     )
     if context.as_json:
         document = [_result_json(result) for result in results]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         _show(results)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -165,3 +166,21 @@ def add_command(
     if call is not None:
         parser.set_defaults(call=call)
     return parser
+
+
+def add_group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    *,
+    summary: str,
+    description: str,
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """A group of commands, to add its verbs to."""
+    group = add_command(commands, name, None, summary=summary, description=description)
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def print_json(document: object, *, ascii_only: bool = True) -> None:
+    """A result for programs."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=ascii_only)
+    sys.stdout.write(text + "\n")

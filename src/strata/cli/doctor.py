@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table
 from strata.core.errors import ToolMissingError
 from strata.core.process import tool_version
@@ -43,7 +42,7 @@ def doctor(context: Context, arguments: argparse.Namespace) -> int:
                 for tool in missing
             ],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         rows = [
             [name, version or "MISSING", TOOLS[name].purpose] for name, version in versions.items()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.core.errors import DefinitionError
 from strata.core.files import atomic_write
 from strata.treefile.project import FILE
@@ -58,7 +57,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         atomic_write(path, proposal.text.encode())
     if context.as_json:
         document = {"file": str(path), "text": proposal.text, "notes": list(proposal.notes)}
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     if context.dry_run:
         sys.stdout.write(proposal.text)

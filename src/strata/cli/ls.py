@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
-import sys
 from dataclasses import asdict
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table
 from strata.compose.context import BuildContext
 from strata.compose.overview import Row, rows_of
@@ -46,7 +44,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         )
     if context.as_json:
         document = [asdict(row) for row in wanted]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     columns = ["target", "stands on", "version in the store", "digest", "", "shares its base with"]
     print_table("", columns, [_shown(row) for row in wanted])

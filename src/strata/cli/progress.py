@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from strata.core.events import Event, Noted, Sink, StepBegin, StepEnd, Warned
+from strata.core.events import Event, Noted, Sink, StepBegin, StepEnd, Warned, printable
 from strata.core.events import Progress as Progressed
 
 
@@ -63,7 +63,7 @@ def live() -> Iterator[Sink]:
             elif isinstance(event, Noted):
                 console.print(escape(event.message), highlight=False)
 
-        yield render
+        yield printable(render)
 
 
 def _amount(event: Progressed) -> str:

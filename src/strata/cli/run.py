@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 
 from strata.cli.build import make_build_context
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.build import BuildResult, build_targets
 from strata.compose.workspace import Workspace
@@ -169,7 +168,7 @@ def _show(context: Context, images: Images, done: Overlaid) -> None:
             "seconds": round(done.seconds, 2),
             "agent": status,
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return
     rows = [
         ["system", before.release, after.release],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, add_group, print_json
 from strata.cli.progress import print_table, size
 from strata.sample.archive import COMPOSES
 from strata.sample.repositories import build_repositories
@@ -22,14 +20,12 @@ layer does). Downloads and conversions are cached by content in
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command group."""
-    group = add_command(
+    verbs = add_group(
         commands,
         "sample",
-        None,
         summary="make the sample distribution's RPM repositories",
         description="The sample distribution: real RPMs to try strata with, made from Debian's.",
     )
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parser = add_command(
         verbs, "repos", repos, summary="make the repositories", description=DESCRIPTION
     )
@@ -66,7 +62,7 @@ def repos(context: Context, arguments: argparse.Namespace) -> int:
             }
             for item in made
         ]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         rows = [
             [item.name, str(item.packages), size(item.size_bytes), str(item.converted)]

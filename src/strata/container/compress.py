@@ -14,6 +14,7 @@ from typing import Protocol
 from zlib_ng import zlib_ng
 
 from strata.core.errors import UsageError
+from strata.core.streams import Writable
 from strata.oci.compression import ZstdBuffer, libzstd
 from strata.oci.model import LAYER, LAYER_GZIP, LAYER_ZSTD
 
@@ -21,13 +22,6 @@ from strata.oci.model import LAYER, LAYER_GZIP, LAYER_ZSTD
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _ZSTD_LEVEL = 3
 _ZSTD_OUT = 1 << 17
-
-
-class Sink(Protocol):
-    """What compressed bytes are written to."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take bytes."""
 
 
 class Compressor(Protocol):
@@ -43,7 +37,7 @@ class Compressor(Protocol):
 class Gzip:
     """One gzip member with fixed header fields. level: 1 to 9, of zlib-ng."""
 
-    def __init__(self, sink: Sink, level: int) -> None:
+    def __init__(self, sink: Writable, level: int) -> None:
         self._write = sink.write
         self._deflate = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS, 9)
         self._crc, self._size = 0, 0
@@ -64,7 +58,7 @@ class Gzip:
 class Plain:
     """No compression."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Writable) -> None:
         self.write = sink.write
 
     def finish(self) -> None:
@@ -74,7 +68,7 @@ class Plain:
 class Zstd:
     """One zstd frame, by libzstd."""
 
-    def __init__(self, sink: Sink, level: int = _ZSTD_LEVEL) -> None:
+    def __init__(self, sink: Writable, level: int = _ZSTD_LEVEL) -> None:
         self._write = sink.write
         self._lib = _libzstd()
         self._stream = self._lib.ZSTD_createCCtx()
@@ -132,7 +126,7 @@ _GZIP_LEVELS = {"gzip": 6, "gzip-fast": 3}
 COMPRESSIONS = (*_GZIP_LEVELS, "zstd", "none")
 
 
-def compressor(name: str, sink: Sink) -> tuple[Compressor, str]:
+def compressor(name: str, sink: Writable) -> tuple[Compressor, str]:
     """A compressor by name (one of COMPRESSIONS) and the media type of its layers.
 
     Raises UsageError, ToolMissingError.

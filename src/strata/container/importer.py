@@ -46,7 +46,8 @@ from strata.core.clock import parse_rfc3339
 from strata.core.errors import DigestError, ImageError, ObjectError, SignatureError
 from strata.core.events import Reporter, Step
 from strata.core.files import canonical_json
-from strata.oci.compression import Readable, decompress
+from strata.core.streams import Readable
+from strata.oci.compression import decompress
 from strata.oci.digest import Digest
 from strata.oci.model import Descriptor, ImageConfig, Manifest
 from strata.oci.reference import ImageReference

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TextIO, Union
 
 from strata.core.text import shown
@@ -161,12 +161,24 @@ def plain(stream: TextIO) -> Sink:
             indent = "  " * depth.pop(event.id, 0)
             stream.write(f"{indent}{event.title} {mark} in {event.seconds:.1f} s{detail}\n")
         elif isinstance(event, Warned):
-            stream.write(f"warning: {shown(event.message)}\n")
+            stream.write(f"warning: {event.message}\n")
         elif isinstance(event, Noted):
             stream.write(f"{event.message}\n")
         stream.flush()
 
-    return render
+    return printable(render)
+
+
+def printable(render: Sink) -> Sink:
+    """A renderer for people, which gets events without what could speak to a terminal."""
+
+    def safe(event: Event) -> None:
+        if not isinstance(event, Progress):  # which has no text from outside, and comes often
+            texts = {key: shown(of) for key, of in vars(event).items() if isinstance(of, str)}
+            event = replace(event, **texts)  # type: ignore[arg-type]
+        render(event)
+
+    return safe
 
 
 def json_lines(stream: TextIO) -> Sink:

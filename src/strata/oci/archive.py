@@ -22,8 +22,8 @@ from types import TracebackType
 from strata.core.errors import ImageError
 from strata.core.files import fsync_dir
 from strata.core.process import os_error
+from strata.core.streams import Readable
 from strata.oci.checked import Checked
-from strata.oci.compression import Readable
 from strata.oci.digest import Digest
 from strata.oci.indexes import blobs_of
 from strata.oci.layout import REF_NAME, VERSION, LayoutReader

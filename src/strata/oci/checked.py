@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from strata.core.errors import DigestError, ImageError, ObjectError
-from strata.oci.compression import Readable
+from strata.core.streams import Readable
 from strata.oci.digest import Digest
 from strata.oci.model import Descriptor
 

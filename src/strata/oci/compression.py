@@ -10,9 +10,10 @@ import ctypes
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from strata.core.errors import ImageError, ToolMissingError
+from strata.core.streams import Readable
 from strata.oci import model
 
 # What a layer may expand to: so much, and this many times its compressed size.
@@ -23,13 +24,6 @@ _CHUNK = 1 << 18
 # what zstd's level 20 uses.
 MAX_WINDOW_LOG = 25
 _ZSTD_D_WINDOW_LOG_MAX = 100  # ZSTD_dParameter
-
-
-class Readable(Protocol):
-    """Something to read bytes from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
@@ -51,34 +45,32 @@ class GzipReader:
         self._inflate = inflater.make()
         self._pending = b""
         self._at_end = False
-        self._fresh = True
-        self._members = 0
+        self._fresh = True  # nothing of the member has been read
+        self._between = False  # and there was one before it
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes (at least one unless at the end)."""
         limit = _CHUNK if size < 0 else size
         while not self._at_end:
-            if not self._pending:
-                piece = self._source.read(_CHUNK)
+            if self._between:
                 # Zeros after a member are padding; anything else is the next member.
-                self._pending = piece.lstrip(b"\0") if self._fresh and self._members else piece
-                if piece and not self._pending:
+                self._pending = self._pending.lstrip(b"\0")
+            if not self._pending:
+                self._pending = self._source.read(_CHUNK)
+                if self._pending:
                     continue
-                if not self._pending:
-                    self._at_end = True
-                    if not self._fresh:
-                        raise ImageError("a gzip layer is cut off")
-                    break
+                self._at_end = True
+                if not self._fresh:
+                    raise ImageError("a gzip layer is cut off")
+                break
             try:
                 out: bytes = self._inflate.decompress(self._pending, limit)
             except self._inflater.error as error:
                 raise ImageError(f"a gzip layer is damaged: {error}") from error
-            self._fresh = False
+            self._fresh = self._between = self._inflate.eof
             if self._inflate.eof:
-                self._pending = self._inflate.unused_data.lstrip(b"\0")
+                self._pending = self._inflate.unused_data
                 self._inflate = self._inflater.make()
-                self._fresh = True
-                self._members += 1
             else:
                 self._pending = self._inflate.unconsumed_tail
             if out:

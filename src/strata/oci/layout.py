@@ -20,7 +20,7 @@ from typing import BinaryIO
 from strata.core.errors import DigestError, ImageError
 from strata.core.files import atomic_write, fsync_dir, locked
 from strata.core.process import os_error
-from strata.oci.compression import Readable
+from strata.core.streams import Readable
 from strata.oci.digest import Digest
 from strata.oci.model import INDEX, MANIFEST, MAX_DOCUMENT_BYTES, Descriptor, Index
 

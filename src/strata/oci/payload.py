@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from strata.core.errors import ImageError, UsageError
-from strata.oci.compression import Readable, decompress
+from strata.core.streams import Readable
+from strata.oci.compression import decompress
 from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource
 from strata.oci.tar import DIRECTORY, FILE, TarReader

@@ -21,10 +21,10 @@ from strata.core.errors import (
     UsageError,
 )
 from strata.core.files import scratch_dir
+from strata.core.streams import Readable
 from strata.oci import skopeo
 from strata.oci.archive import Archive
 from strata.oci.checked import Checked
-from strata.oci.compression import Readable
 from strata.oci.digest import Digest
 from strata.oci.indexes import choose_manifest, runs_on, wanted_platform
 from strata.oci.layout import Layout, LayoutReader

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from strata.core.errors import ImageError
-from strata.oci.compression import Readable
+from strata.core.streams import Readable, Writable
 
 BLOCK = 512
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
@@ -31,13 +30,6 @@ _CHUNK = 1 << 18
 _XATTR = b"SCHILY.xattr."
 _GNU_MAGIC = b"ustar  \0"
 _USTAR_MAGIC = b"ustar\0" + b"00"
-
-
-class Sink(Protocol):
-    """What a tar is written to."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take bytes."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def padding(size: int) -> bytes:
 class TarWriter:
     """Writes entries to a sink in the order given."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Writable) -> None:
         self._write = sink.write
 
     def entry(

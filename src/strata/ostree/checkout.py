@@ -12,7 +12,8 @@ import stat
 from collections.abc import Iterator
 
 from strata.core.errors import ObjectError
-from strata.ostree.modes import BARE, STORAGES, Readable, read_xattrs
+from strata.core.streams import Closable
+from strata.ostree.modes import BARE, STORAGES, read_xattrs
 from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
@@ -85,7 +86,7 @@ def _unpack(repo: Repo, checksum: Checksum, target: str) -> None:
         STORAGES[BARE].write(target, header, _pieces(stream))
 
 
-def _pieces(stream: Readable) -> Iterator[bytes]:
+def _pieces(stream: Closable) -> Iterator[bytes]:
     while True:
         data = stream.read(_CHUNK)
         if not data:

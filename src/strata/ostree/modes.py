@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from strata.core.errors import ObjectError
+from strata.core.streams import Closable
 from strata.ostree.gvariant import BYTES, Kind, Member, pack_string, pack_tuple, unpack_string
 from strata.ostree.gvariant import unpack_tuple as _unpack_tuple
 from strata.ostree.objects import (
@@ -44,16 +45,6 @@ _CHUNK = 1 << 18
 _REFUSED = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Readable(Protocol):
-    """Something to read bytes from, and to close."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; empty at the end."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-
 class Storage(Protocol):
     """What a mode knows: reading an object's file, and making one.
 
@@ -70,7 +61,7 @@ class Storage(Protocol):
     def size(self, path: str) -> int:
         """The size of its body in bytes; 0 for a link."""
 
-    def open(self, path: str) -> Readable:
+    def open(self, path: str) -> Closable:
         """The bytes of a regular object's body."""
 
     def write(self, path: str, header: FileHeader, body: Iterable[bytes]) -> None:
@@ -115,7 +106,7 @@ class Bare:
         status = os.lstat(path)
         return 0 if stat.S_ISLNK(status.st_mode) else status.st_size
 
-    def open(self, path: str) -> Readable:
+    def open(self, path: str) -> Closable:
         """See Storage."""
         return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
 
@@ -171,7 +162,7 @@ class BareUser:
             return 0
         return os.lstat(path).st_size
 
-    def open(self, path: str) -> Readable:
+    def open(self, path: str) -> Closable:
         """See Storage."""
         return open(path, "rb", buffering=0)
 
@@ -197,7 +188,7 @@ class Archive:
     suffix = "filez"
     level = 6
 
-    def _read(self, stream: Readable, path: str) -> tuple[int, FileHeader]:
+    def _read(self, stream: Closable, path: str) -> tuple[int, FileHeader]:
         """The size of the body and the header; the stream is then at the body."""
         prefix = stream.read(8)
         length = int.from_bytes(prefix[:4], "big")
@@ -220,7 +211,7 @@ class Archive:
             size, header = self._read(stream, path)
         return 0 if header.is_symlink else size
 
-    def open(self, path: str) -> Readable:
+    def open(self, path: str) -> Closable:
         """See Storage."""
         stream = open(path, "rb")  # noqa: SIM115 -- the reader closes it
         size, _ = self._read(stream, path)
@@ -261,7 +252,7 @@ class Archive:
 class _Inflated:
     """The body of an archive object; never more bytes than its header announces."""
 
-    def __init__(self, stream: Readable, size: int, path: str) -> None:
+    def __init__(self, stream: Closable, size: int, path: str) -> None:
         self._stream, self._left, self._path = stream, size, path
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._pending = b""

@@ -17,7 +17,8 @@ from pathlib import Path
 from strata.core.errors import ObjectError
 from strata.core.files import atomic_write, fsync_dir
 from strata.core.process import os_error
-from strata.ostree.modes import BARE, SPLIT, STORAGES, Readable
+from strata.core.streams import Closable
+from strata.ostree.modes import BARE, SPLIT, STORAGES
 from strata.ostree.objects import (
     MAX_METADATA_BYTES,
     Checksum,
@@ -142,7 +143,7 @@ class Repo:
             return self.storage.size(path)
 
     @contextmanager
-    def open_content(self, checksum: str) -> Iterator[Readable]:
+    def open_content(self, checksum: str) -> Iterator[Closable]:
         """The bytes of a regular content object's body."""
         with self._content(checksum) as path:
             stream = self.storage.open(path)

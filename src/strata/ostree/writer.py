@@ -21,11 +21,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, Union
+from typing import Union
 
 from strata.core.errors import DigestError, ObjectError
 from strata.core.files import fsync_dir, remove_tree
 from strata.core.process import os_error
+from strata.core.streams import Readable
 from strata.ostree.modes import BARE, file_header
 from strata.ostree.objects import MAX_METADATA_BYTES, Checksum, FileHeader, checksum_of
 from strata.ostree.repo import Repo
@@ -33,13 +34,6 @@ from strata.ostree.repo import Repo
 _CHUNK = 1 << 20
 MAX_STAGED = 20_000
 _PREFIX = "strata-"
-
-
-class Readable(Protocol):
-    """Something to read bytes from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; empty at the end."""
 
 
 Body = Union[bytes, Readable, None]

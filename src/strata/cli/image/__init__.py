@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from strata.cli.context import add_command
+from strata.cli.context import add_group
 from strata.cli.image import (
     copy,
     diff,
@@ -29,9 +29,8 @@ back to a repository, look into it, compare two, copy and prune.
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command group."""
-    group = add_command(
-        commands, "image", None, summary="make, import and compare images", description=DESCRIPTION
+    verbs = add_group(
+        commands, "image", summary="make, import and compare images", description=DESCRIPTION
     )
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in VERBS:
         module.register(verbs)

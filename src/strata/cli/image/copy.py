@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import size
 from strata.oci.reference import ImageReference, SignedReference
 from strata.oci.transfer import copy_image
@@ -49,7 +48,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         )
     if context.as_json:
         places = {"source": str(given.image), "destination": str(destination)}
-        sys.stdout.write(json.dumps({**places, **done.to_json()}, indent=2, sort_keys=True) + "\n")
+        print_json({**places, **done.to_json()})
         return 0
     images = "1 image" if done.images == 1 else f"{done.images} images"
     sys.stdout.write(

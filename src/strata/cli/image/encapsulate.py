@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.image.common import layout_of, pairs
 from strata.cli.progress import size
 from strata.compose.components import commit_components
@@ -119,7 +118,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 for layer in layers
             ],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         sys.stdout.write(f"{target}: {made.digest}, {len(layers)} layers, {size(total)}\n")
     return 0

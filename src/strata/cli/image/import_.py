@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import size
 from strata.container.importer import LayerImport, import_image, plan_import
 from strata.oci.reference import ImageReference, SignaturePolicy, SignedReference
@@ -80,7 +79,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             "fetched_bytes": done.fetched_bytes,
             "layers": [layer.to_json() for layer in done.layers],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     reused = sum(1 for layer in done.layers if not layer.fetched_bytes)
     sys.stdout.write(
@@ -99,7 +98,7 @@ def _say_plan(context: Context, reference: ImageReference, layers: Sequence[Laye
             "fetched_bytes": total,
             "layers": [layer.to_json() for layer in layers],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     wanted = sum(1 for layer in layers if layer.fetched_bytes)
     sys.stdout.write(f"{reference}: would fetch {wanted} of {len(layers)} layers, {size(total)}\n")

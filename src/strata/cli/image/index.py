@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, add_group, print_json
 from strata.cli.image.common import layout_of, pairs
 from strata.core.errors import UsageError
 from strata.oci.digest import Digest
@@ -29,14 +28,12 @@ named brings all its images.
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command group."""
-    group = add_command(
+    verbs = add_group(
         commands,
         "index",
-        None,
         summary="one name for several architectures",
         description=DESCRIPTION,
     )
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, call, summary in (
         ("create", _create, "make an index of images"),
         ("add", _add, "add images for further platforms"),
@@ -96,7 +93,7 @@ def _print(context: Context, digest: Digest, index: Index) -> int:
             "annotations": dict(index.annotations),
             "manifests": [entry.to_json() for entry in index.manifests],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     sys.stdout.write("\n".join([f"{digest}", *_rows(index.manifests)]) + "\n")
     return 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from strata.cli import context as cli
 from strata.cli.context import Context
 from strata.core.text import shown
 from strata.inspect.diff import Opened
@@ -47,8 +47,8 @@ def all_files(
 
 
 def print_json(document: object) -> None:
-    """A result for programs."""
-    sys.stdout.write(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    """A result for programs, with names as the image has them."""
+    cli.print_json(document, ascii_only=False)
 
 
 def write(*lines: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.plot import Line, line_plot
 from strata.cli.progress import print_table, size
 from strata.compose.composes import Fetched, fetched_between, parse_components, read_compose
@@ -82,7 +81,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             ],
             "as_built": [asdict(item) for item in built],
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         _show(replays, least, built)
     return 0

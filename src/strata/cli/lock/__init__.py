@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from strata.cli.context import add_command
+from strata.cli.context import add_group
 from strata.cli.lock import diff, export
 
 DESCRIPTION = """\
@@ -15,9 +15,6 @@ into the store (STORE/locks).
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command group."""
-    group = add_command(
-        commands, "lock", None, summary="compare and export locks", description=DESCRIPTION
-    )
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs = add_group(commands, "lock", summary="compare and export locks", description=DESCRIPTION)
     for module in (diff, export):
         module.register(verbs)

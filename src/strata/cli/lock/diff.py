@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.compose.lockdiff import changelog, counts, describe, read_lock
 
 DESCRIPTION = """\
@@ -39,7 +38,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     lines = changelog(old, new)
     if context.as_json:
         document = [line.to_json() for line in lines]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         kind = ""
         for line in lines:

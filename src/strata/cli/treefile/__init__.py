@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from strata.cli.context import add_command
+from strata.cli.context import add_group
 from strata.cli.treefile import diff, explain, flatten, fmt, lint, schema
 
 VERBS = (flatten, explain, diff, lint, fmt, schema)
@@ -17,9 +17,8 @@ reads them; nothing needs to be built, and no strata.toml is needed.
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command group."""
-    group = add_command(
-        commands, "treefile", None, summary="read and check definitions", description=DESCRIPTION
+    verbs = add_group(
+        commands, "treefile", summary="read and check definitions", description=DESCRIPTION
     )
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in VERBS:
         module.register(verbs)

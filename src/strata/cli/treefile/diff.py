@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.treefile.common import FILES, add_selection, chosen
 from strata.treefile.compare import FieldDiff, compare, script_title
 
@@ -45,7 +45,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     found = compare(old, new)
     if context.as_json:
         document = [diff.to_json() for diff in found]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         sys.stdout.write("".join(f"{line}\n" for diff in found for line in _lines(diff)))
     return 1 if found and arguments.exit_code else 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.treefile.common import FILES, add_selection, chosen
 from strata.core.errors import DefinitionError
 from strata.treefile.explain import Mention, explain, near
@@ -50,7 +49,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         )
     if context.as_json:
         document = [_json(mention) for mention in found]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         sys.stdout.write("\n".join(line for mention in found for line in _lines(mention)) + "\n")
     return 0

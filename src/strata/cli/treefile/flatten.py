@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.treefile.common import FILES, add_selection, chosen
 from strata.treefile.conditions import show
 from strata.treefile.treefile import Flattened, Sourced
@@ -48,7 +48,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             "variables": flat.variables,
             "files": dict(flat.inputs),
         }
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
         return 0
     set_to = ", ".join(f"{key}={show(value)}" for key, value in sorted(flat.variables.items()))
     files = "1 file" if len(flat.inputs) == 1 else f"{len(flat.inputs)} files"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from strata.cli.context import Context, add_command
+from strata.cli.context import Context, add_command, print_json
 from strata.cli.treefile.common import FILES, add_selection, chosen
 from strata.treefile.lint import ERROR, NOTE, WARNING, lint
 
@@ -34,7 +33,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         found = lint(choice.path, variables=choice.variables, arch=choice.arch, root=choice.top)
     if context.as_json:
         document = [finding.to_json() for finding in found]
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document)
     else:
         for finding in found:
             sys.stdout.write(
