@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from strata.compose.content import (
-    add_files,
-    check_users,
-    enable_units,
-    remove_from_packages,
-)
+from strata.compose.content import add_files, enable_units, remove_from_packages
+from strata.compose.users import check_users
 from strata.core.errors import DefinitionError
 from strata.rpm.inventory import Inventory, Package
 from strata.rpm.nevra import NEVRA

@@ -6,7 +6,6 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +38,7 @@ from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
-from strata.treefile.buildargs import parse_build_args
+from strata.treefile.buildargs import load_build_args
 from strata.treefile.conditions import Variable
 from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_config
 from strata.treefile.project import Stream
@@ -154,12 +153,7 @@ class _Variant:
 
 def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
     """A build-args file, which names the treefile. Raises DefinitionError."""
-    path = folder / name
-    try:
-        data = path.read_bytes()
-        arguments = parse_build_args(data.decode("utf-8"), name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path} cannot be read: {error}") from error
+    arguments = load_build_args(folder / name, name)
     version = arguments.values["VERSION"]
     if version != stream.version:
         raise DefinitionError(
@@ -171,7 +165,7 @@ def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
         arguments.variables,
         arguments.values["MUTATE_OS_RELEASE"],
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
-        (Input("treefile", name, f"sha256:{hashlib.sha256(data).hexdigest()}"),),
+        (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
 
 

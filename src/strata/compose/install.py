@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from strata.compose.content import (
-    add_files,
-    check_users,
-    enable_units,
-    remove_from_packages,
-)
+from strata.compose.content import add_files, enable_units, remove_from_packages
 from strata.compose.definitions import Definition
 from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script
+from strata.compose.users import check_users
 from strata.compose.workspace import Workspace
 from strata.core import rooted
 from strata.core.events import Reporter

@@ -13,12 +13,12 @@ See ostree's "Adapting existing mainstream distributions" and rpm-ostree's compo
 from __future__ import annotations
 
 import os
-import re
 import stat
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from strata.compose.users import parse_ids
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.files import remove_tree
@@ -216,10 +216,8 @@ def _user_names(root: Path) -> dict[tuple[str, int], str]:
             text = rooted.read_text(root, f"etc/{file}")
         except FileNotFoundError:
             continue  # numbers do as well
-        for line in text.splitlines():
-            fields = line.split(":")
-            if len(fields) > 2 and re.fullmatch("[0-9]{1,10}", fields[2]):
-                names.setdefault((kind, int(fields[2])), fields[0])
+        for name, (number,) in parse_ids(text, 1).items():
+            names.setdefault((kind, number), name)
     return names
 
 

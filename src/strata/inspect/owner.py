@@ -146,7 +146,7 @@ def read_locks(store: Path, view: ImageView) -> dict[str, Lock]:
         name = f"locks/{target}.lock"
         path = store / name
         if path.is_file():
-            found[name] = Lock.parse(path.read_bytes(), str(path))
+            found[name] = Lock.load(path)
     return found
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from strata.core.errors import DefinitionError
@@ -78,6 +79,14 @@ class Lock:
                 "packages": [_package_json(package) for package in self.packages],
             }
         )
+
+    @staticmethod
+    def load(path: Path) -> Lock:
+        """Read a lock file. Raises DefinitionError."""
+        try:
+            return Lock.parse(path.read_bytes(), str(path))
+        except OSError as error:
+            raise DefinitionError(f"{path} cannot be read: {error.strerror}") from error
 
     @staticmethod
     def parse(data: bytes, source: str = "lock") -> Lock:

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from strata.core.errors import DefinitionError
 from strata.treefile.conditions import Variable
@@ -30,9 +32,10 @@ _PINNED = re.compile(r"[^@]+:[^@:/]+@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BuildArgs:
-    """A variant's values, all of them in `values`."""
+    """A variant's values, all of them in `values`. sha256: of the file's bytes."""
 
     values: Mapping[str, str]
+    sha256: str = ""
 
     @property
     def manifest(self) -> str:
@@ -70,6 +73,16 @@ def parse_values(text: str, file: str) -> dict[str, str]:
             raise _error(file, number, f"{match[1]} stands twice")
         values[match[1]] = match[2]
     return values
+
+
+def load_build_args(path: Path, file: str) -> BuildArgs:
+    """Read a base's build-args file. file: its name in messages. Raises DefinitionError."""
+    try:
+        data = path.read_bytes()
+        found = parse_build_args(data.decode("utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path} cannot be read: {error}") from error
+    return replace(found, sha256=hashlib.sha256(data).hexdigest())
 
 
 def parse_build_args(text: str, file: str) -> BuildArgs:

@@ -60,20 +60,19 @@ _IDS = MapOf(Either((NUMBER, ListOf(NUMBER, 1))))
 _METADATA_TARGET = Choice(("inline", "detached", "disabled"))
 _FIELDS = (
     # --- what a tree has
-    Field("packages", TEXTS, APPEND, "packages to install; several names per entry", built=True),
+    Field(
+        "packages",
+        TEXTS,
+        APPEND,
+        "packages to install; several names per entry",
+        built=True,
+        legacy="bootstrap_packages",
+    ),
     Field(
         "repo-packages",
         ListOf(Record({"repo": TEXT, "packages": TEXTS}, ("repo", "packages"))),
         APPEND,
         "packages that have to come from one repository",
-    ),
-    Field(
-        "bootstrap_packages",
-        TEXTS,
-        APPEND,
-        "the same as packages; deprecated",
-        built=True,
-        applies=False,
     ),
     Field("repos", TEXTS, APPEND, "ids of repositories to install from", built=True),
     Field("lockfile-repos", TEXTS, APPEND, "repositories only locked packages come from"),

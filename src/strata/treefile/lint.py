@@ -124,9 +124,9 @@ def _spelling(document: Value) -> Iterator[Finding]:
     """What is written, not what it means: old spellings, and inline treefiles."""
     members = document.data if isinstance(document.data, dict) else {}
     for key, value in members.items():
-        if key in LEGACY or key == "bootstrap_packages":
-            new = LEGACY.get(key, "packages")
-            yield Finding(str(value.place), "old-spelling", NOTE, f"{key} is {new} today")
+        if key in LEGACY:
+            what = f"{key} is {LEGACY[key]} today"
+            yield Finding(str(value.place), "old-spelling", NOTE, what)
     conditional = members.get("conditional-include")
     for item in conditional.data if conditional and isinstance(conditional.data, list) else ():
         inner = item.data.get("include") if isinstance(item.data, dict) else None

@@ -30,8 +30,6 @@ from strata.treefile.yaml import Place, Value, parse_yaml
 MAX_INCLUDES = 256
 _ARCH_PACKAGES = re.compile(r"packages-([a-z0-9_]+)")
 _SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
-# The old spelling names the same thing.
-_PACKAGES = {"bootstrap_packages": "packages"}
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,6 @@ class Flattened:
     postprocess: tuple[Sourced, ...]
     overlays: tuple[Sourced, ...]
     excluded: tuple[Sourced, ...]
-    remove_files: tuple[str, ...]
-    documentation: bool
-    recommends: bool
-    mutate_os_release: str
-    metadata: Mapping[str, object]
     files: tuple[NamedFile, ...]
     fields: Mapping[str, object]
     places: Mapping[str, Place]
@@ -97,6 +90,33 @@ class Flattened:
     def exclude_packages(self) -> tuple[str, ...]:
         """Packages that may not be installed."""
         return tuple(item.text for item in self.excluded)
+
+    @property
+    def remove_files(self) -> tuple[str, ...]:
+        """Paths deleted after the install."""
+        found = self.fields.get("remove-files")
+        return tuple(found) if isinstance(found, list) else ()
+
+    @property
+    def documentation(self) -> bool:
+        """Whether documentation is installed."""
+        return self.fields.get("documentation") is not False
+
+    @property
+    def recommends(self) -> bool:
+        """Whether weak dependencies are installed."""
+        return self.fields.get("recommends") is not False
+
+    @property
+    def mutate_os_release(self) -> str:
+        """The text in os-release that the version replaces; empty for none."""
+        return str(self.fields.get("mutate-os-release", ""))
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Free values for tools."""
+        found = self.fields.get("metadata")
+        return found if isinstance(found, dict) else {}
 
     @property
     def passive(self) -> Mapping[str, object]:
@@ -288,10 +308,8 @@ class _Loader:
     def _own(self, config: _Config, key: str, value: Value, chain: tuple[Step, ...]) -> None:
         if value.data is None or key in ("include", "conditional-include", "arch-include"):
             return
-        name = _PACKAGES.get(key, LEGACY.get(key, key))
         match = _ARCH_PACKAGES.fullmatch(key)
-        if match:
-            name = "packages"
+        name = "packages" if match else LEGACY.get(key, key)
         declared = FIELDS[name]
         problem = declared.shape.problem(value)
         if problem is not None:
@@ -350,10 +368,6 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         for item in config.lists.get(key, ()):
             yield Sourced(str(item.value.data), item.value.place, item.chain)
 
-    def flag(key: str) -> bool:
-        item = config.single.get(key)
-        return True if item is None else bool(item.value.data)
-
     named = tuple(
         Sourced(name, item.source, item.chain)
         for item in texts("packages")
@@ -366,8 +380,6 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         fields[key], places[key] = _resolved(key, config, variables)
     if packages:
         fields["packages"] = sorted(item.text for item in packages)
-    token = fields.get("mutate-os-release", "")
-    metadata = fields.get("metadata", {})
     return Flattened(
         named=named,
         packages=packages,
@@ -375,11 +387,6 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         postprocess=tuple(texts("postprocess")),
         overlays=_first(texts("ostree-layers")),
         excluded=tuple(texts("exclude-packages")),
-        remove_files=tuple(item.text for item in texts("remove-files")),
-        documentation=flag("documentation"),
-        recommends=flag("recommends"),
-        mutate_os_release=str(token),
-        metadata=metadata if isinstance(metadata, dict) else {},
         files=files,
         fields=fields,
         places=places,

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from strata.cli.context import Context, add_command
-from strata.core.errors import DefinitionError
 from strata.rpm.lock import Lock
 from strata.rpm.manifestlock import manifest_lock_bytes
 
@@ -29,10 +28,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print it."""
-    path = Path(arguments.lock)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DefinitionError(f"{path} cannot be read: {error.strerror}") from error
-    sys.stdout.write(manifest_lock_bytes(Lock.parse(data, str(path))).decode())
+    lock = Lock.load(Path(arguments.lock))
+    sys.stdout.write(manifest_lock_bytes(lock).decode())
     return 0

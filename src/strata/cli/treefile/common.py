@@ -13,7 +13,7 @@ from strata.cli.context import Context
 from strata.core.errors import DefinitionError, UsageError
 from strata.core.files import scratch_dir
 from strata.core.process import run
-from strata.treefile.buildargs import parse_build_args
+from strata.treefile.buildargs import load_build_args
 from strata.treefile.conditions import Variable, parse_variable
 from strata.treefile.treefile import Flattened, flatten
 
@@ -35,6 +35,12 @@ class Chosen:
     def flatten(self) -> Flattened:
         """Read it. Raises DefinitionError."""
         return flatten(self.path, variables=self.variables, arch=self.arch, root=self.top)
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """The treefile a verb is about, and what conditions see."""
+    parser.add_argument("file", metavar="FILE", help="a treefile or a build-args file")
+    add_selection(parser)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -77,11 +83,7 @@ def chosen(context: Context, arguments: argparse.Namespace, text: str) -> Iterat
 def _choose(context: Context, arguments: argparse.Namespace, path: Path, top: Path) -> Chosen:
     variables: dict[str, Variable] = {"deriving": False}
     if path.suffix == ".conf":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DefinitionError(f"{path} cannot be read: {error}") from error
-        variant = parse_build_args(text, path.name)
+        variant = load_build_args(path, path.name)
         variables.update(variant.variables)
         path = path.parent / variant.manifest
     if arguments.osversion:

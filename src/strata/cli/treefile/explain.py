@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from strata.cli.context import Context, add_command, print_json
-from strata.cli.treefile.common import FILES, add_selection, chosen
+from strata.cli.treefile.common import FILES, add_file, chosen
 from strata.core.errors import DefinitionError
 from strata.treefile.explain import Mention, explain, near
 
@@ -29,9 +29,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         summary="which lines brought a package in",
         description=DESCRIPTION,
     )
-    parser.add_argument("file", metavar="FILE", help="a treefile or a build-args file")
+    add_file(parser)
     parser.add_argument("package", metavar="PACKAGE", help="its name")
-    add_selection(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from strata.cli.context import Context, add_command, print_json
-from strata.cli.treefile.common import FILES, add_selection, chosen
+from strata.cli.treefile.common import FILES, add_file, chosen
 from strata.treefile.conditions import show
 from strata.treefile.treefile import Flattened, Sourced
 
@@ -34,8 +34,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         summary="print a treefile with all it includes",
         description=DESCRIPTION,
     )
-    parser.add_argument("file", metavar="FILE", help="a treefile or a build-args file")
-    add_selection(parser)
+    add_file(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:

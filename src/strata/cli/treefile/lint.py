@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from strata.cli.context import Context, add_command, print_json
-from strata.cli.treefile.common import FILES, add_selection, chosen
+from strata.cli.treefile.common import FILES, add_file, chosen
 from strata.treefile.lint import ERROR, NOTE, WARNING, lint
 
 DESCRIPTION = f"""\
@@ -22,9 +22,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = add_command(
         commands, "lint", run, summary="look for likely mistakes", description=DESCRIPTION
     )
-    parser.add_argument("file", metavar="FILE", help="a treefile or a build-args file")
+    add_file(parser)
     parser.add_argument("--strict", action="store_true", help="warnings fail too")
-    add_selection(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
