@@ -7,12 +7,12 @@ in a text is the stream's name.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import DefinitionError
+from strata.treefile.sources import Sources
 from strata.treefile.treefile import plain
 from strata.treefile.yaml import Place, parse_yaml
 
@@ -30,34 +30,28 @@ class BootImageConfig:
 
 def read_image_config(path: Path, *, root: Path, stream: str) -> BootImageConfig:
     """Read an image.yaml and what it includes, all of it below `root`. Raises DefinitionError."""
-    top = root.resolve()
+    sources = Sources(root)
     values: dict[str, object] = {}
-    inputs: dict[str, str] = {}
     current, at = path, ""
     while True:
-        resolved = current.resolve()
-        if top not in resolved.parents:
-            raise DefinitionError(f"{at}{current} is outside of the definitions in {top}")
-        name = str(resolved.relative_to(top))
-        if name in inputs or len(inputs) >= MAX_INCLUDES:
+        name = sources.name(current, at)
+        if name in sources.inputs or len(sources.inputs) >= MAX_INCLUDES:
             raise DefinitionError(
                 f"{at}{name} includes itself, or too many files", context={"file": name}
             )
         try:
-            data = resolved.read_bytes()
-            text = data.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = sources.text(name, at)
+        except FileNotFoundError as error:
             raise DefinitionError(
                 f"{at}{name} cannot be read: {error}", context={"file": name}
             ) from error
-        inputs[name] = hashlib.sha256(data).hexdigest()
         include = _merge(values, text, name)
         if include is None:
             break
         wanted, place = include
-        current, at = resolved.parent / wanted, f"{place}: "
+        current, at = (sources.top / name).parent / wanted, f"{place}: "
     formatted = {key: _formatted(value, stream) for key, value in sorted(values.items())}
-    return BootImageConfig(formatted, tuple(sorted(inputs.items())))
+    return BootImageConfig(formatted, sources.digests())
 
 
 def _merge(values: dict[str, object], text: str, name: str) -> tuple[str, Place] | None:

@@ -16,7 +16,6 @@ Source: rpm-ostree's rust/src/treefile.rs (treefile_parse_recurse, treefile_merg
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pathlib import Path
 from strata.core.errors import DefinitionError
 from strata.treefile.conditions import Condition, Variable
 from strata.treefile.fields import APPEND, FIELDS, KNOWN, LEGACY, UNION
+from strata.treefile.sources import Sources
 from strata.treefile.yaml import Place, Value, parse_yaml
 
 MAX_INCLUDES = 256
@@ -133,7 +133,7 @@ def flatten(
     relative to, and that no include leaves (default: the treefile's own). Raises DefinitionError
     with file, line and column.
     """
-    loader = _Loader((root or path.parent).resolve(), variables, arch)
+    loader = _Loader(root or path.parent, variables, arch)
     return _finish(loader.load(path, ()), loader)
 
 
@@ -176,9 +176,8 @@ class _Wanted:
 
 class _Loader:
     def __init__(self, top: Path, variables: Mapping[str, Variable], arch: str) -> None:
-        self.top, self.arch = top, arch
+        self.sources, self.arch = Sources(top), arch
         self.variables: dict[str, Variable] = {"basearch": arch, **variables}
-        self.inputs: dict[str, str] = {}
         self.open: list[str] = []
         self.included_by: dict[str, str] = {}
 
@@ -186,28 +185,31 @@ class _Loader:
         """A file and all it includes."""
         at = chain[-1].place if chain else None
         where = f"{at}: " if at else ""
-        resolved = path.resolve()
-        if resolved != self.top and self.top not in resolved.parents:
-            raise DefinitionError(
-                f"{where}{path} is outside of the definitions in {self.top}",
-                context={"file": path},
-            )
-        name = str(resolved.relative_to(self.top))
+        name = self.sources.name(path, where)
         if name in self.open:
             names = " → ".join((*self.open, name))
             raise DefinitionError(
                 f"{where}the treefiles include each other in a circle: {names}",
                 context={"file": name},
             )
-        if name in self.inputs:
+        if name in self.sources.inputs:
             raise DefinitionError(
                 f"{where}{name} is included already, at {self.included_by[name]}",
                 hint="rpm-ostree takes a file once; include it where all need it",
                 context={"file": name},
             )
-        if len(self.inputs) >= MAX_INCLUDES:
+        if len(self.sources.inputs) >= MAX_INCLUDES:
             raise DefinitionError(f"{where}more than {MAX_INCLUDES} files are included")
-        document = parse_yaml(self._read(resolved, name, where), name)
+        resolved = self.sources.top / name
+        try:
+            text = self.sources.text(name, where)
+        except FileNotFoundError:
+            raise DefinitionError(
+                f"{where}there is no treefile {name}",
+                hint="is a submodule not checked out?" if not resolved.parent.is_dir() else "",
+                context={"file": name},
+            ) from None
+        document = parse_yaml(text, name)
         self.included_by[name] = str(at or name)
         self.open.append(name)
         ignored = resolved.suffix == ".json"  # there rpm-ostree passes over what it does not know
@@ -215,31 +217,13 @@ class _Loader:
         self.open.pop()
         return config
 
-    def _read(self, path: Path, name: str, where: str) -> str:
-        try:
-            data = path.read_bytes()
-            text = data.decode("utf-8")
-        except FileNotFoundError:
-            raise DefinitionError(
-                f"{where}there is no treefile {name}",
-                hint="is a submodule not checked out?" if not path.parent.is_dir() else "",
-                context={"file": name},
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DefinitionError(f"{where}{name} cannot be read: {error}") from error
-        self.inputs[name] = hashlib.sha256(data).hexdigest()
-        return text
-
     def named(self, name: str, place: Place) -> str:
         """A file beside a treefile, digested; its path relative to the top. Raises
         DefinitionError."""
-        path = (self.top / place.file).resolve().parent / name
-        resolved = path.resolve()
-        if self.top not in resolved.parents:
-            raise _error(place, f"{name} is outside of the definitions in {self.top}")
-        where = str(resolved.relative_to(self.top))
+        beside = (self.sources.top / place.file).resolve().parent
+        where = self.sources.name(beside / name, f"{place}: ")
         try:
-            self.inputs[where] = hashlib.sha256(resolved.read_bytes()).hexdigest()
+            self.sources.read(where)
         except OSError as error:
             raise _error(place, f"{where} cannot be read: {error.strerror}") from error
         return where
@@ -391,7 +375,7 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         fields=fields,
         places=places,
         variables=dict(variables),
-        inputs=tuple(sorted(loader.inputs.items())),
+        inputs=loader.sources.digests(),
     )
 
 

@@ -1,0 +1,50 @@
+"""The files of definitions: none is outside of their folder, each is digested as it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from strata.core.errors import DefinitionError
+
+
+class Sources:
+    """Files below a folder. inputs: those read, by name, with the sha256 of their bytes."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top.resolve()
+        self.inputs: dict[str, str] = {}
+
+    def name(self, path: Path, where: str = "") -> str:
+        """A file's name below the folder, links followed. where: what stands before a message.
+
+        Raises DefinitionError when it is not below.
+        """
+        resolved = path.resolve()
+        if self.top not in (resolved, *resolved.parents):
+            raise DefinitionError(
+                f"{where}{path} is outside of the definitions in {self.top}",
+                context={"file": path},
+            )
+        return str(resolved.relative_to(self.top))
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes. Raises OSError."""
+        data = (self.top / name).read_bytes()
+        self.inputs[name] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def text(self, name: str, where: str = "") -> str:
+        """A file's text. Raises FileNotFoundError, DefinitionError when it cannot be read."""
+        try:
+            return self.read(name).decode("utf-8")
+        except FileNotFoundError:
+            raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise DefinitionError(
+                f"{where}{name} cannot be read: {error}", context={"file": name}
+            ) from error
+
+    def digests(self) -> tuple[tuple[str, str], ...]:
+        """The files read, sorted by name."""
+        return tuple(sorted(self.inputs.items()))
