@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_strata
+from layertar import Tar
 from registry import ADDRESS, Registry
 from strata.core.errors import SignatureError, StrataError, TransportError
 from strata.oci.archive import Archive, write_archive
@@ -39,20 +40,9 @@ from strata.oci.source import open_source
 pytestmark = pytest.mark.tools
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
-    """A layer, by the standard library."""
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return sink.getvalue()
-
-
 LAYERS = (
-    tar_of({"etc/hello": b"hello\n", "big": os.urandom(300_000)}),
-    tar_of({"etc/other": b"other\n"}),
+    Tar().add("etc/hello", b"hello\n").add("big", os.urandom(300_000)).bytes(),
+    Tar().add("etc/other", b"other\n").bytes(),
 )
 
 
