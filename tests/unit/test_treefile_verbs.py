@@ -300,6 +300,13 @@ def test_lint_names_what_is_odd(
     assert lint(tmp_path, capsys, text, "--strict")[0] == int(fails)
 
 
+def test_lint_reads_treefiles_and_not_what_they_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\n: [ {\n")
+    assert lint(tmp_path, capsys, "postprocess-script: run.sh\n") == (0, set())
+
+
 def test_lint_fails_where_rpm_ostree_would(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from strata.treefile.conditions import Variable
 from strata.treefile.fields import FIELDS, LEGACY
-from strata.treefile.treefile import Flattened, flatten
-from strata.treefile.yaml import Place, Value, parse_yaml
+from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import Place, Value
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -28,17 +26,10 @@ class Finding:
         return dict(self.__dict__)
 
 
-def lint(
-    path: Path, *, variables: Mapping[str, Variable], arch: str, root: Path | None = None
-) -> tuple[Finding, ...]:
-    """All findings of a treefile and what it includes, by place. Raises DefinitionError when it
-    cannot be read at all."""
-    flat = flatten(path, variables=variables, arch=arch, root=root)
-    top = (root or path.parent).resolve()
+def lint(flat: Flattened) -> tuple[Finding, ...]:
+    """All findings of a treefile and what it includes, by place."""
     found = [finding for rule in _RULES for finding in rule(flat)]
-    for name, _ in flat.inputs:
-        document = parse_yaml((top / name).read_text(encoding="utf-8"), name)
-        found += _spelling(document)
+    found += [finding for document in flat.documents for finding in _spelling(document)]
     return tuple(sorted(set(found)))
 
 

@@ -71,7 +71,8 @@ class Flattened:
     named: every mention of a package, in order; packages: the first of each. files: what the
     treefiles name beside themselves (scripts, files to add, users), among the inputs too. fields:
     all that was said, merged, as plain values; packages there are names, sorted. passive: those
-    fields that no build acts on yet. variables: as they were at the end.
+    fields that no build acts on yet. variables: as they were at the end. documents: the treefiles
+    as they are written.
     """
 
     named: tuple[Sourced, ...]
@@ -84,6 +85,7 @@ class Flattened:
     fields: Mapping[str, object]
     places: Mapping[str, Place]
     variables: Mapping[str, Variable]
+    documents: tuple[Value, ...]
     inputs: tuple[tuple[str, str], ...]
 
     @property
@@ -178,6 +180,7 @@ class _Loader:
     def __init__(self, top: Path, variables: Mapping[str, Variable], arch: str) -> None:
         self.sources, self.arch = Sources(top), arch
         self.variables: dict[str, Variable] = {"basearch": arch, **variables}
+        self.documents: list[Value] = []
         self.open: list[str] = []
         self.included_by: dict[str, str] = {}
 
@@ -210,6 +213,7 @@ class _Loader:
                 context={"file": name},
             ) from None
         document = parse_yaml(text, name)
+        self.documents.append(document)
         self.included_by[name] = str(at or name)
         self.open.append(name)
         ignored = resolved.suffix == ".json"  # there rpm-ostree passes over what it does not know
@@ -375,6 +379,7 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         fields=fields,
         places=places,
         variables=dict(variables),
+        documents=tuple(loader.documents),
         inputs=loader.sources.digests(),
     )
 

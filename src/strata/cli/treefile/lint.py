@@ -29,7 +29,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the findings."""
     with chosen(context, arguments, arguments.file) as choice:
-        found = lint(choice.path, variables=choice.variables, arch=choice.arch, root=choice.top)
+        found = lint(choice.flatten())
     if context.as_json:
         document = [finding.to_json() for finding in found]
         print_json(document)
