@@ -88,12 +88,14 @@ class _Structure:
             self.write(inner, where)
 
 
+def visible(path: str) -> str:
+    """A path of the tree as a container sees it: `usr/etc` is `etc`. Without a leading slash."""
+    return path[4:] if path == "usr/etc" or path.startswith("usr/etc/") else path
+
+
 def visible_path(path: str) -> bytes:
-    """A path of the tree as a container sees it: `usr/etc` is `etc`."""
-    path = path.lstrip("/")
-    if path == "usr/etc" or path.startswith("usr/etc/"):
-        path = path[4:]
-    return path.encode("utf-8", "surrogateescape")
+    """The same of a path with or without a leading slash, as a tar has it."""
+    return visible(path.lstrip("/")).encode("utf-8", "surrogateescape")
 
 
 def write_chunk_layer(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from strata.container.export import visible
 from strata.core.errors import ImageError
 from strata.oci.tar import TarReader
 from strata.ostree.objects import (
@@ -96,20 +97,14 @@ class _Walker:
         self.files: dict[str, Checksum] = {}
 
     def walk(self, contents: Checksum, meta: Checksum, path: str, depth: int) -> None:
-        visible = _visible(path)
-        self.folders[visible] = DirMeta.decode(self._objects.get("dirmeta", meta))
+        seen = visible(path)
+        self.folders[seen] = DirMeta.decode(self._objects.get("dirmeta", meta))
         if path == "sysroot":
             return  # upstream leaves its dirtree out: what is in it is the machine's
         tree = DirTree.decode(self._objects.get("dirtree", contents))
         for name, checksum in tree.files:
-            self.files[f"{visible}/{name}".lstrip("/")] = checksum
+            self.files[f"{seen}/{name}".lstrip("/")] = checksum
         if depth > MAX_DEPTH or len(self.folders) > MAX_FOLDERS or len(self.files) > MAX_FILES:
             raise ImageError("the image's commit stands for a tree beyond all bounds")
         for name, inner, of in tree.dirs:
             self.walk(inner, of, f"{path}/{name}".lstrip("/"), depth + 1)
-
-
-def _visible(path: str) -> str:
-    if path == "usr/etc" or path.startswith("usr/etc/"):
-        return path[4:]
-    return path
