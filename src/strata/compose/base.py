@@ -71,6 +71,21 @@ class BaseJob:
     os_release_token: str
     image_config: Mapping[str, object]
 
+    def build(
+        self,
+        context: BuildContext,
+        earlier: BuildRecord | None,
+        current: bool,
+        reporter: Reporter,
+    ) -> Mapping[str, object]:
+        """Build it. What is built again from the same inputs keeps its version."""
+        version = (
+            str(earlier.outputs["version"])
+            if earlier and current
+            else next_version_of(self, earlier)
+        )
+        return build_base(context, self, version, reporter)
+
 
 def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> BaseJob:
     """Read, solve and lock a base layer. Nothing is built.
@@ -214,7 +229,7 @@ def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
     return max(lock.generated, int(str(below.outputs["epoch"])) if below else 0)
 
 
-def next_base_version(job: BaseJob, earlier: BuildRecord | None) -> str:
+def next_version_of(job: BaseJob, earlier: BuildRecord | None) -> str:
     """The version of a new build: the day of the content, counted on from the earlier build."""
     before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
     return str(next_version(job.stream.version, date8(job.epoch), before))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strata.compose.base import BaseJob, build_base, next_base_version, prepare_base
+from strata.compose.base import prepare_base
 from strata.compose.context import BuildContext
 from strata.compose.graph import build_order
-from strata.compose.node import NodeJob, build_node, prepare_node
+from strata.compose.job import Job
+from strata.compose.node import prepare_node
 from strata.container.stored import find_stored
 from strata.core.clock import rfc3339
 from strata.core.errors import DigestError, UsageError
@@ -22,6 +23,7 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.treefile.target import Target
 
+BUILDABLE = ("bootc", "coreos", "node")
 BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 
 
@@ -54,8 +56,9 @@ def build_targets(
     """
     require_root("building trees")
     for target in targets:
-        if target.kind not in ("bootc", "coreos", "node"):
-            raise UsageError(f"{target} cannot be built yet", hint="bootc/, coreos/ and node/ can")
+        if target.kind not in BUILDABLE:
+            known = ", ".join(f"{kind}/" for kind in BUILDABLE)
+            raise UsageError(f"{target} cannot be built yet", hint=f"what can: {known}")
     order = build_order(context.project, targets, base_given=base is not None)
     results: list[BuildResult] = []
     with context.workspace.locked():
@@ -118,11 +121,7 @@ def _build(
 ) -> BuildResult:
     with reporter.step(f"build {target}") as step:
         first_timing = len(reporter.timings)
-        job: BaseJob | NodeJob
-        if target.kind == "node":
-            job = prepare_node(context, target, base, reporter)
-        else:
-            job = prepare_base(context, target, reporter)
+        job = _prepare(context, target, base, reporter)
         earlier = context.record(target)
         changes = changed_inputs(earlier.inputs, job.inputs) if earlier else ()
         current = earlier is not None and not changes and _is_stored(context, earlier)
@@ -133,16 +132,7 @@ def _build(
             reporter.note(f"{target}: {change}")
         if dry_run:
             return BuildResult(target, WOULD_BUILD, earlier, job.inputs, changes)
-        if isinstance(job, NodeJob):
-            outputs = build_node(context, job, reporter)
-        else:
-            # What is verified is built again as it was; anything else is a new version.
-            version = (
-                str(earlier.outputs["version"])
-                if earlier and current
-                else next_base_version(job, earlier)
-            )
-            outputs = build_base(context, job, version, reporter)
+        outputs = job.build(context, earlier, current, reporter)
         steps = tuple(
             StepRecord(item.title, item.seconds, item.size_bytes)
             for item in reporter.timings[first_timing:]
@@ -157,6 +147,14 @@ def _build(
         step.detail(f"{outputs['manifest']}")
     seconds = reporter.timings[-1].seconds
     return BuildResult(target, BUILT, record, job.inputs, changes, seconds)
+
+
+def _prepare(
+    context: BuildContext, target: Target, base: ImageReference | None, reporter: Reporter
+) -> Job:
+    if target.kind == "node":
+        return prepare_node(context, target, base, reporter)
+    return prepare_base(context, target, reporter)
 
 
 def summary(inputs: Sequence[Input]) -> str:

@@ -31,7 +31,7 @@ from strata.core.clock import rfc3339, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import canonical_json, remove_tree
-from strata.core.record import Input
+from strata.core.record import BuildRecord, Input
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
@@ -72,6 +72,16 @@ class NodeJob:
     base: Base
     inputs: tuple[Input, ...]
     epoch: int
+
+    def build(
+        self,
+        context: BuildContext,
+        earlier: BuildRecord | None,
+        current: bool,
+        reporter: Reporter,
+    ) -> Mapping[str, object]:
+        """Build it."""
+        return build_node(context, self, reporter)
 
 
 def prepare_node(
