@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rpmlab import make_repository
 from strata.core.errors import DigestError, PackageError, RepositoryError
 from strata.core.events import silent
 from strata.rpm.cache import PackageCache
@@ -18,7 +19,7 @@ from strata.rpm.install import install
 from strata.rpm.inventory import RPMDB_FOLDER, read_inventory
 from strata.rpm.lock import Lock
 from strata.rpm.repofile import RepoConfig, read_states
-from strata.rpm.solve import Request, solve
+from strata.rpm.solve import Below, Request, Wishes, solve
 
 pytestmark = pytest.mark.tools
 
@@ -49,48 +50,6 @@ def test_version_order_is_rpms_own() -> None:
         if compare_versions(*pair) != order
     ]
     assert wrong == []
-
-
-_SPEC = """\
-%global __os_install_post %{{nil}}
-Name: {name}
-Version: {version}
-Release: 1
-Summary: {name}
-License: MIT
-BuildArch: noarch
-{extra}
-%description
-{name}
-%install
-mkdir -p %{{buildroot}}/usr/share/{name} %{{buildroot}}/usr/share/doc/{name}
-echo {version} > %{{buildroot}}/usr/share/{name}/file
-echo doc > %{{buildroot}}/usr/share/doc/{name}/README
-%files
-/usr/share/{name}
-%doc /usr/share/doc/{name}
-"""
-
-
-def make_repository(
-    folder: Path, packages: dict[str, str], revision: int = 1_700_000_000
-) -> RepoConfig:
-    """A repository of tiny real packages: "name version" to extra spec lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for label, extra in packages.items():
-        name, version = label.split()
-        spec = folder / f"{name}.spec"
-        spec.write_text(_SPEC.format(name=name, version=version, extra=extra))
-        defines = [f"_topdir {folder}/build", f"_rpmdir {folder}"]
-        argv = ["rpmbuild", "-bb", "--quiet", str(spec)]
-        for define in defines:
-            argv += ["--define", define]
-        subprocess.run(argv, check=True, capture_output=True)
-    subprocess.run(
-        ["createrepo_c", "-q", "--revision", str(revision), "--checksum", "sha256", folder],
-        check=True,
-    )
-    return RepoConfig(folder.name, folder.name, f"file://{folder}", 99, False, "test.repo")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +93,7 @@ def test_a_lock_is_exact_explained_and_dated(base: RepoConfig, tmp_path: Path) -
 
 def test_virtual_provides_and_weak_dependencies(base: RepoConfig, tmp_path: Path) -> None:
     assert names_of(locked([base], "virtual weak", tmp_path)) == ["lib", "weak"]
-    with_weak = locked([base], "weak", tmp_path, weak_deps=True)
+    with_weak = locked([base], "weak", tmp_path, wishes=Wishes(weak_deps=True))
     assert names_of(with_weak) == ["extra", "weak"]
 
 
@@ -153,7 +112,7 @@ def test_what_does_not_solve_says_why(base: RepoConfig, tmp_path: Path) -> None:
 
 def test_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:
     with pytest.raises(PackageError):
-        locked([base], "app", tmp_path, exclude=["lib"])
+        locked([base], "app", tmp_path, wishes=Wishes(exclude=("lib",)))
 
 
 def installed(lock: Lock, repos: list[RepoConfig], root: Path, tmp_path: Path) -> Path:
@@ -217,10 +176,10 @@ def test_r3_4_the_bases_packages_stay_and_newer_candidates_do_not_fail(
         tmp_path / "newer",
         {"lib 2.0": "", "node 1.0": "Requires: lib", "ahead 1.0": "Requires: lib >= 2"},
     )
-    lock = locked([base, newer], "lib node", tmp_path, installed_root=root)
+    lock = locked([base, newer], "lib node", tmp_path, below=Below(root=root))
     assert names_of(lock) == ["node"]
     with pytest.raises(PackageError, match="lib >= 2"):
-        locked([base, newer], "ahead", tmp_path, installed_root=root)
+        locked([base, newer], "ahead", tmp_path, below=Below(root=root))
 
 
 def test_a_package_that_changed_after_the_lock_is_refused_and_not_kept(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from strata.inspect.packages import (
     read_packages,
 )
 from strata.inspect.same import same_system
-from strata.rpm.lock import Lock, LockedPackage
+from strata.rpm.lock import Lock, LockedPackage, LockFile
 from strata.rpm.nevra import NEVRA
 
 pytestmark = pytest.mark.unit
@@ -222,7 +222,9 @@ def test_an_owner_is_layer_package_and_definition_line(tmp_path: Path) -> None:
         ),
     )
     (tmp_path / "locks/coreos").mkdir(parents=True)
-    (tmp_path / "locks/coreos/s.lock").write_bytes(lock.to_bytes())
+    (tmp_path / "locks/coreos/s.lock").write_bytes(
+        LockFile({}).with_lock("coreos/s", lock).to_bytes()
+    )
     with looking(reference) as image:
         files = read_files(*image, digests=False).files
         inventory, _ = read_inventory_in(*image, image[1].layers)

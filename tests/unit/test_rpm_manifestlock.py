@@ -10,7 +10,7 @@ import pytest
 
 from strata.cli.main import main
 from strata.core.errors import DefinitionError
-from strata.rpm.lock import Lock, LockedPackage
+from strata.rpm.lock import Lock, LockedPackage, LockFile
 from strata.rpm.manifestlock import (
     manifest_lock_bytes,
     manifest_lock_of,
@@ -88,14 +88,16 @@ def test_a_lock_of_ours_goes_there_and_back(
     packages = (locked("a-1:2-3.x86_64"), locked("b-1-1.noarch"))
     lock = Lock("x86_64", 1_700_000_000, {"r": "sha256:x"}, packages)
     path = tmp_path / "ours.lock"
-    path.write_bytes(lock.to_bytes())
-    assert main(["lock", "export", str(path)]) == 0
-    text = capsys.readouterr().out
+    path.write_bytes(LockFile({}).with_lock("coreos/s", lock).to_bytes())
+    text = manifest_lock_bytes(lock).decode()
     back = parse_manifest_lock(text.encode(), "exported")
     assert back.generated == lock.generated
     assert back.nevras("x86_64") == tuple(package.nevra for package in packages)
     (tmp_path / "theirs.json").write_text(text)
-    assert main(["lock", "diff", str(path), str(tmp_path / "theirs.json"), "--exit-code"]) == 0
+    diff = ["lock", "diff", str(path), str(tmp_path / "theirs.json"), "--exit-code"]
+    assert main([*diff, "--arch", "x86_64"]) == 0
+    assert main([*diff, "--arch", "s390x"]) == 3
+    assert "it has: coreos/s x86_64" in capsys.readouterr().err
     twice = Lock("x86_64", 0, {}, (*packages, locked("a-1:4-3.x86_64")))
     with pytest.raises(DefinitionError, match="several builds of a"):
         manifest_lock_bytes(twice)

@@ -13,7 +13,7 @@ from strata.core.errors import DefinitionError, PackageError, RepositoryError
 from strata.rpm.evr import Evr
 from strata.rpm.header import Header, HeaderError
 from strata.rpm.inventory import package_of, read_database, read_inventory
-from strata.rpm.lock import Lock, LockedPackage
+from strata.rpm.lock import Lock, LockedPackage, LockFile
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig, parse_repo_file, read_state
 from strata.rpm.solve import solve
@@ -86,9 +86,10 @@ LOCK = Lock(
 
 
 def test_a_lock_is_written_whole_and_explains() -> None:
-    document = json.loads(LOCK.to_bytes())
-    assert document["version"] == 1
-    assert document["packages"][1] == {
+    data = LockFile({}).with_lock("t/1", LOCK).to_bytes()
+    document = json.loads(data)
+    assert document["version"] == 2
+    assert document["targets"]["t/1"]["x86_64"]["packages"][1] == {
         "nevra": "b-1-1.noarch",
         "repo": "base",
         "location": "b.rpm",
@@ -96,10 +97,12 @@ def test_a_lock_is_written_whole_and_explains() -> None:
         "size": 10,
         "required-by": "a-1-1.noarch",
     }
-    assert Lock.parse(LOCK.to_bytes()) == LOCK
-    for wrong in (b"{", b"[]", b'{"version": 2}', LOCK.to_bytes().replace(b"b.rpm", b"../b")):
+    assert LockFile.parse(data).locks == {("t/1", "x86_64"): LOCK}
+    assert LockFile.parse(LockFile({}).to_bytes()).locks == {}
+    deep = b'{"version": 2, "targets": ' + b"[" * 100_000
+    for wrong in (b"{", b"[]", b'{"version": 2}', data.replace(b"b.rpm", b"../b"), deep):
         with pytest.raises(DefinitionError, match="l is not a lock: "):
-            Lock.parse(wrong, "l")
+            LockFile.parse(wrong, "l")
     assert LOCK.explain(NEVRA.parse("a-1-1.noarch")) == "it is named at m.yaml:3"
     expected = "b is required by a-1-1.noarch, a is named at m.yaml:3"
     assert LOCK.explain(NEVRA.parse("b-1-1.noarch")) == expected

@@ -6,19 +6,22 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
+from strata.compose.baseimage import import_base
 from strata.compose.components import component_map
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
+from strata.compose.locks import check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
 from strata.compose.store import prior_of, publish, stored_manifest
+from strata.compose.variant import Variant, variant_of
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
 from strata.container.packing_plan import read_plan
@@ -32,14 +35,14 @@ from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import OSVersion, next_version
 from strata.inspect.layers import check_no_node_packages
 from strata.oci.model import Manifest
+from strata.oci.reference import ImageReference
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
 from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
-from strata.treefile.buildargs import load_build_args
-from strata.treefile.conditions import Variable
+from strata.rpm.nevra import NEVRA
 from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_config
 from strata.treefile.project import Stream
 from strata.treefile.target import Target
@@ -93,15 +96,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     Raises DefinitionError, RepositoryError, PackageError (also when a node package would come in).
     """
     stream = context.project.stream(target.name)
-    source = stream.bootc if target.kind == "bootc" else stream.coreos
-    if source is None or not (source.treefile or source.build_args):
-        raise DefinitionError(
-            f"{target} has no treefile in strata.toml",
-            hint="only layers with a treefile are built",
-        )
-    variant = _Variant(source.treefile, stream_variables(stream))
-    if source.build_args:
-        variant = _read_variant(context.project.path, source.build_args, stream)
+    variant = variant_of(context.project, target)
     store = context.workspace.store
     definition = load_definition(
         context.project,
@@ -111,15 +106,8 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         store=store,
         reporter=reporter,
     )
-    parent = _parent_commit(context, target, stream)
-    with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
-        installed = context.packages_of(parent, scratch / "root") if parent else None
-        lock = definition.lock(
-            arch=context.arch,
-            metadata_cache=context.workspace.metadata,
-            installed_root=installed,
-        )
-        step.detail(f"{len(lock.packages)} packages")
+    parent = _parent_commit(context, target, stream, reporter)
+    lock = lock_for(context, target, definition, parent, reporter)
     check_no_node_packages(
         [package.nevra for package in lock.packages],
         context.project.node_only,
@@ -140,7 +128,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     given = source_date_epoch()
     if given is not None:
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
-    epoch = _epoch(context, lock, target) if given is None else given
+    epoch = _epoch(context, lock, parent) if given is None else given
     token = variant.os_release_token or definition.treefile.mutate_os_release
     return BaseJob(
         target,
@@ -155,37 +143,8 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     )
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's."""
-
-    treefile: str
-    variables: Mapping[str, Variable]
-    os_release_token: str = ""
-    image_config: str = ""
-    inputs: tuple[Input, ...] = ()
-
-
-def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
-    """A build-args file, which names the treefile. Raises DefinitionError."""
-    arguments = load_build_args(folder / name, name)
-    version = arguments.values["VERSION"]
-    if version != stream.version:
-        raise DefinitionError(
-            f"{name} is of version {version}, stream {stream.name} of {stream.version}",
-            context={"file": name, "key": "VERSION"},
-        )
-    return _Variant(
-        str(Path(name).parent / arguments.manifest),
-        arguments.variables,
-        arguments.values["MUTATE_OS_RELEASE"],
-        str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
-        (Input("treefile", name, f"sha256:{arguments.sha256}"),),
-    )
-
-
 def _image_config(
-    context: BuildContext, target: Target, stream: Stream, variant: _Variant
+    context: BuildContext, target: Target, stream: Stream, variant: Variant
 ) -> BootImageConfig:
     """The image.yaml of strata.toml's `bootimages`, or of the build-args file (R1.20)."""
     name = stream.bootimages.config if stream.bootimages else variant.image_config
@@ -195,25 +154,14 @@ def _image_config(
     return read_image_config(folder / name, root=folder, stream=stream.name)
 
 
-def stream_variables(stream: Stream) -> dict[str, Variable]:
-    """What `conditional-include` may ask about a stream (requirement R1.9)."""
-    return {
-        "deriving": False,
-        "id": stream.name.rpartition("-")[0] or stream.name,
-        "stream": stream.name,
-        "osversion": stream.name,
-    }
-
-
-def _parent_commit(context: BuildContext, target: Target, stream: Stream) -> str:
+def _parent_commit(
+    context: BuildContext, target: Target, stream: Stream, reporter: Reporter
+) -> str:
+    """The commit of the bootc layer that a CoreOS layer starts from; empty for none."""
     if target.kind != "coreos" or stream.bootc is None:
         return ""
     if stream.bootc.image:
-        raise DefinitionError(
-            f"stream {stream.name} starts from the foreign image {stream.bootc.image}, "
-            "which is not supported yet",
-            hint="give the bootc layer a treefile, or leave it out",
-        )
+        return import_base(context, ImageReference.parse(stream.bootc.image), reporter).commit
     record = context.record(Target("bootc", target.name))
     if record is None:
         raise DefinitionError(
@@ -223,10 +171,10 @@ def _parent_commit(context: BuildContext, target: Target, stream: Stream) -> str
     return str(record.outputs["commit"])
 
 
-def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
+def _epoch(context: BuildContext, lock: Lock, parent: str) -> int:
     """The time of the newest content: of the repositories, and of the layer below."""
-    below = context.record(Target("bootc", target.name)) if target.kind == "coreos" else None
-    return max(lock.generated, int(str(below.outputs["epoch"])) if below else 0)
+    below = context.workspace.repo().commit(parent).timestamp if parent else 0
+    return max(lock.generated, below)
 
 
 def next_version_of(job: BaseJob, earlier: BuildRecord | None) -> str:
@@ -247,8 +195,10 @@ def build_base(
             with reporter.step("check out the bootc tree"):
                 checkout(repo, Tree.load(repo, job.parent), str(root), link=False)
                 reopen(root)
+            below = read_inventory(root).nevras()
         else:
             prepare_root(root)
+            below = ()
         populate(
             root,
             job.definition,
@@ -257,7 +207,7 @@ def build_base(
             source_date_epoch=job.epoch,
             reporter=reporter,
         )
-        kernel, inventory = _finish_tree(context, job, root, version, reporter)
+        kernel, inventory = _finish_tree(context, job, root, below, version, reporter)
         with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
                 repo,
@@ -299,9 +249,17 @@ def build_base(
 
 
 def _finish_tree(
-    context: BuildContext, job: BaseJob, root: Path, version: str, reporter: Reporter
+    context: BuildContext,
+    job: BaseJob,
+    root: Path,
+    below: Sequence[NEVRA],
+    version: str,
+    reporter: Reporter,
 ) -> tuple[str, Inventory]:
-    """From an installed root to the tree that is committed; returns its kernel and packages."""
+    """From an installed root to the tree that is committed; returns its kernel and packages.
+
+    below: the packages of the layer it was put on.
+    """
     _set_version(job, root, version, reporter)
     if job.image_config:
         rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
@@ -315,6 +273,7 @@ def _finish_tree(
             + ", ".join(normalised.dropped[:5])
         )
     inventory = read_inventory(root)
+    check_locked(inventory.nevras(), job.lock, below, job.target)
     check_no_node_packages(
         inventory.nevras(),
         context.project.node_only,

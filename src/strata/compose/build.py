@@ -14,7 +14,6 @@ from strata.container.stored import find_stored
 from strata.core.clock import rfc3339
 from strata.core.errors import DigestError, UsageError
 from strata.core.events import Reporter
-from strata.core.files import atomic_write
 from strata.core.process import require_root
 from strata.core.record import BuildRecord, Input, InputChange, StepRecord, changed_inputs
 from strata.oci.digest import Digest
@@ -142,7 +141,7 @@ def _build(
         )
         if earlier and current and verify:
             _verify(earlier, record)
-        atomic_write(context.workspace.lock_path(str(target)), job.lock.to_bytes())
+        context.workspace.keep_lock(str(target), job.lock)
         record.save(context.workspace.record_path(str(target)))
         step.detail(f"{outputs['manifest']}")
     seconds = reporter.timings[-1].seconds

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import strata
 from strata.core.errors import DefinitionError
@@ -15,9 +16,10 @@ from strata.core.events import Reporter
 from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
-from strata.rpm.lock import Lock
+from strata.rpm.lock import Asked, Lock
+from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig, load_repo_file, read_states
-from strata.rpm.solve import Request, solve
+from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
@@ -48,19 +50,56 @@ class Definition:
         ]
         return (*files, *overlays)
 
-    def lock(self, *, arch: str, metadata_cache: Path, installed_root: Path | None = None) -> Lock:
-        """Solve the layer's packages. Raises PackageError, RepositoryError."""
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What the treefile asks to install."""
         treefile = self.treefile
+        found = [Request(item.text, str(item.source)) for item in treefile.packages]
+        place = str(treefile.places.get("repo-packages", ""))
+        for group in as_list(treefile.fields.get("repo-packages")):
+            for text in group["packages"]:
+                found += [Request(name, place, group["repo"]) for name in text.split()]
+        return tuple(found)
+
+    @property
+    def wishes(self) -> Wishes:
+        """How the treefile wants candidates to be chosen."""
+        return Wishes(
+            weak_deps=self.treefile.recommends,
+            exclude=self.treefile.exclude_packages,
+            only_pinned=tuple(as_list(self.treefile.fields.get("lockfile-repos"))),
+        )
+
+    def asked(self) -> Asked:
+        """What a lock of this definition is solved for."""
+        return asked(self.repos, self.requests, self.wishes)
+
+    def lock(
+        self,
+        *,
+        arch: str,
+        metadata_cache: Path,
+        below: Below | None = None,
+        pins: Sequence[NEVRA] = (),
+    ) -> Lock:
+        """Solve the layer's packages. pins: of these names, only these builds.
+
+        Raises PackageError, RepositoryError.
+        """
         return solve(
             self.repos,
             read_states(self.repos),
-            [Request(item.text, str(item.source)) for item in treefile.packages],
+            self.requests,
             arch=arch,
             metadata_cache=metadata_cache,
-            weak_deps=treefile.recommends,
-            exclude=treefile.exclude_packages,
-            installed_root=installed_root,
+            wishes=replace(self.wishes, pins=tuple(pins)),
+            below=below,
         )
+
+
+def as_list(value: object) -> list[Any]:
+    """A treefile's list; empty when the field is absent."""
+    return value if isinstance(value, list) else []
 
 
 def load_definition(
@@ -86,14 +125,17 @@ def load_definition(
         for file in project.repos
         for repo in load_repo_file(project.path / file, variables=known_to_repos, arch=arch)
     }
-    for wanted in flattened.repos:
-        if wanted.text not in known:
+    named = [(wanted.text, str(wanted.source)) for wanted in flattened.repos]
+    place = str(flattened.places.get("lockfile-repos", ""))
+    named += [(name, place) for name in as_list(flattened.fields.get("lockfile-repos"))]
+    for name, source in named:
+        if name not in known:
             raise DefinitionError(
-                f"{wanted.source}: no repository is called {wanted.text}",
+                f"{source}: no repository is called {name}",
                 hint=f"strata.toml's repos files have: {', '.join(sorted(known)) or 'none'}",
-                context={"file": wanted.source, "key": "repos"},
+                context={"file": source, "key": "repos"},
             )
-    repos = tuple(known[wanted.text] for wanted in flattened.repos)
+    repos = tuple(known[name] for name in dict.fromkeys(name for name, _ in named))
     for repo in repos:
         if repo.gpgcheck:
             reporter.warn(

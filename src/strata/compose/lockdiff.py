@@ -1,22 +1,21 @@
 """Two locks compared, as a changelog: which source packages moved, and what came or went.
 
-A lock is ours (JSON with `version`), or a manifest lock of rpm-ostree (JSON, or YAML as override
+A lock is ours (JSON with `targets`), or a manifest lock of rpm-ostree (JSON, or YAML as override
 files are). Packages of one source that moved alike are one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.compose.lockforeign import read_bounded, read_manifest_lock
 from strata.core.errors import DefinitionError
 from strata.inspect.packagediff import PackageChange, diff_packages
-from strata.rpm.lock import Lock
-from strata.rpm.manifestlock import ManifestLock, manifest_lock_of, parse_manifest_lock
+from strata.rpm.lock import LockedPackage, LockFile
+from strata.rpm.manifestlock import ManifestLock
 from strata.rpm.nevra import NEVRA
-from strata.treefile.treefile import plain
-from strata.treefile.yaml import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,31 @@ class Line:
         }
 
 
-def read_lock(path: Path, arch: str) -> AnyLock:
-    """Read a lock of either kind. arch: of builds that do not say. Raises DefinitionError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DefinitionError(f"{path} cannot be read: {error.strerror}") from error
-    if path.suffix in (".yaml", ".yml"):
-        return _of_manifest(_parse_yaml(data, str(path)), arch)
-    if b'"repositories"' in data:
-        ours = Lock.parse(data, str(path))
-        return AnyLock(tuple(sorted(package.nevra for package in ours.packages)), {})
-    return _of_manifest(parse_manifest_lock(data, str(path)), arch)
+def read_lock(path: Path, arch: str, target: str = "") -> AnyLock:
+    """Read a lock of either kind. arch: of builds that do not say. target: one of those in a file
+    of ours, empty for all. Raises DefinitionError."""
+    data = read_bounded(path)
+    if b'"targets"' in data:
+        found = LockFile.parse(data, str(path)).locks
+        wanted = [lock for (name, of), lock in found.items() if of == arch and target in ("", name)]
+        if not wanted:
+            known = ", ".join(sorted(f"{name} {of}" for name, of in found)) or "no lock"
+            raise DefinitionError(
+                f"{path} has no lock of {target or 'anything'} for {arch}", hint=f"it has: {known}"
+            )
+        return of_packages(package for lock in wanted for package in lock.packages)
+    return _of_manifest(read_manifest_lock(path), arch)
 
 
-def _parse_yaml(data: bytes, file: str) -> ManifestLock:
-    try:
-        return manifest_lock_of(plain(parse_yaml(data.decode("utf-8"), file)), file)
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{file} is not UTF-8: {error}", context={"file": file}) from error
+def of_packages(packages: Iterable[LockedPackage]) -> AnyLock:
+    """Packages of a lock of ours."""
+    found = tuple(packages)
+    sources = {
+        package.nevra.name: NEVRA.parse(package.sourcerpm.removesuffix(".rpm")).name
+        for package in found
+        if package.sourcerpm
+    }
+    return AnyLock(tuple(sorted(package.nevra for package in found)), sources)
 
 
 def _of_manifest(lock: ManifestLock, arch: str) -> AnyLock:

@@ -14,51 +14,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from strata.compose import osrelease
+from strata.compose.baseimage import Base, image_variables, resolve_base
 from strata.compose.components import RPMDB, tree_path
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
-from strata.compose.fetch import fetch_to_store
 from strata.compose.install import populate
+from strata.compose.locks import check_locked, lock_for
 from strata.compose.normalise import LEFT_OVERS, move_var_to_tmpfiles, reopen
 from strata.compose.overlaymount import overlay_mount
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
-from strata.container.importer import import_image
-from strata.container.labels import METALAYER, VERSION
+from strata.container.labels import METALAYER
 from strata.core import rooted
 from strata.core.clock import rfc3339, source_date_epoch
-from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import canonical_json, remove_tree
 from strata.core.record import BuildRecord, Input
-from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
-from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER, Inventory, read_inventory
 from strata.rpm.lock import Lock
-from strata.treefile.conditions import Variable
 from strata.treefile.project import NodeStream
 from strata.treefile.target import Target
 
 PKGLIST_PATH = "usr/share/openshift/base/meta.json"
 PKGLIST_TITLE = "package list"
 TITLE_LABEL = "org.opencontainers.image.title"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A node build's base image, in the store and in its repository.
-
-    manifest: the digest of its manifest for this architecture; commit: the tree to build on.
-    """
-
-    manifest: Digest
-    commit: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -94,22 +77,15 @@ def prepare_node(
     """
     node = context.project.node(target)
     found = resolve_base(context, node, base, reporter)
-    tree = Tree.load(context.workspace.repo(), found.commit)
     definition = load_definition(
         context.project,
         node.treefile,
-        variables=_variables(context, tree, node),
+        variables=image_variables(context, found.commit, node.stream),
         arch=context.arch,
         store=context.workspace.store,
         reporter=reporter,
     )
-    with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
-        lock = definition.lock(
-            arch=context.arch,
-            metadata_cache=context.workspace.metadata,
-            installed_root=context.packages_of(found.commit, scratch / "root"),
-        )
-        step.detail(f"{len(lock.packages)} packages on top of the base")
+    lock = lock_for(context, target, definition, found.commit, reporter)
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
@@ -123,44 +99,6 @@ def prepare_node(
     of_base = context.workspace.repo().commit(found.commit).timestamp
     epoch = max(lock.generated, of_base) if given is None else given
     return NodeJob(target, node, definition, lock, found, tuple(sorted(inputs)), epoch)
-
-
-def resolve_base(
-    context: BuildContext, node: NodeStream, given: ImageReference | None, reporter: Reporter
-) -> Base:
-    """The base image, by digest, copied to the store and imported to its repository."""
-    workspace = context.workspace
-    if given is not None:
-        reference = given
-    elif node.base == "stream":
-        reference = ImageReference("oci", str(workspace.store), f"coreos/{node.stream}")
-    else:
-        reference = ImageReference.parse(node.base)
-    pinned = fetch_to_store(workspace, reference, arch=context.arch, reporter=reporter)
-    repo = workspace.repo()
-    with open_source(pinned, architecture=context.arch) as source:
-        stored = import_image(
-            source, repo, reference=pinned, threads=context.jobs, reporter=reporter
-        )
-        derived = any(layer.kind == "derived" for layer in stored.layers)
-        commit = stored.merge_commit if derived else stored.base_commit
-        return Base(source.manifest_digest, commit, source.config.labels.get(VERSION, ""))
-
-
-def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
-    """What conditions may ask, from the base's os-release: a node needs no base definitions."""
-    checksum = tree.lookup(osrelease.PATH)
-    if not isinstance(checksum, str):
-        raise DefinitionError(f"the base image has no /{osrelease.PATH}")
-    with context.workspace.repo().open_content(checksum) as stream:
-        values = osrelease.parse(stream.read().decode("utf-8"))
-    identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
-    return {
-        "deriving": True,
-        "id": identity,
-        "stream": node.stream,
-        "osversion": f"{identity}-{version}",
-    }
 
 
 def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mapping[str, object]:
@@ -184,6 +122,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             )
             _clean(mount.merged, reporter)
             inventory = read_inventory(mount.merged)
+            check_locked(inventory.nevras(), job.lock, before.nevras(), job.target)
         _forget_build_folders(mount.upper)
         with reporter.step("write the node layers") as step:
             found = derive.changes(str(mount.upper), view)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import UsageError
-from strata.core.files import locked, mounts_under, remove_tree, scratch_dir
+from strata.core.files import atomic_write, locked, mounts_under, remove_tree, scratch_dir
 from strata.core.process import os_error, run
 from strata.oci.layout import Layout
 from strata.ostree.repo import Repo
+from strata.rpm.lock import Lock, LockFile
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,14 @@ class Workspace:
         return self.store / "records" / f"{target}.json"
 
     def lock_path(self, target: str) -> Path:
-        """The lock that a target was last built from."""
+        """The locks that a target was last built from, for each architecture."""
         return self.store / "locks" / f"{target}.lock"
+
+    def keep_lock(self, target: str, lock: Lock) -> None:
+        """Say which lock a target was built from."""
+        path = self.lock_path(target)
+        before = LockFile.load(path) if path.exists() else LockFile({})
+        atomic_write(path, before.with_lock(target, lock).to_bytes())
 
     def repo(self) -> Repo:
         """The OSTree repository that commits are made in (mode bare, so root's)."""

@@ -11,8 +11,9 @@ from strata.core.text import shown
 from strata.inspect.entries import File
 from strata.inspect.packagediff import mark_of
 from strata.inspect.view import ImageView, LayerView
+from strata.oci.model import goarch
 from strata.rpm.inventory import Inventory
-from strata.rpm.lock import Lock
+from strata.rpm.lock import Lock, LockFile
 from strata.rpm.nevra import NEVRA
 from strata.treefile.target import Target
 
@@ -146,7 +147,9 @@ def read_locks(store: Path, view: ImageView) -> dict[str, Lock]:
         name = f"locks/{target}.lock"
         path = store / name
         if path.is_file():
-            found[name] = Lock.load(path)
+            for (_, arch), lock in LockFile.load(path).locks.items():
+                if goarch(arch) == view.config.architecture:
+                    found[name] = lock
     return found
 
 

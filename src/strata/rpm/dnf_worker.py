@@ -12,6 +12,7 @@ from typing import Any
 import dnf
 import dnf.callback
 import dnf.exceptions
+import hawkey
 
 
 def make_base(task: dict[str, Any]) -> Any:
@@ -51,27 +52,54 @@ def nevra_of(package: Any) -> str:
     return f"{package.name}-{epoch}{package.version}-{package.release}.{package.arch}"
 
 
+def leave_only(base: Any, query: Any, names: list[str]) -> None:
+    """Of a query's packages, exclude those that are not in a list of NEVRAs."""
+    wanted = set(names)
+    base.sack.add_excludes(query.filter(pkg=[one for one in query if nevra_of(one) not in wanted]))
+
+
+def restrict(base: Any, task: dict[str, Any], stays: list[str]) -> None:
+    """Hide the candidates that a solve must not look at.
+
+    stays: names whose packages are there already, where newer candidates do not count.
+    """
+    available = base.sack.query().available()
+    if stays:
+        base.sack.add_excludes(available.filter(name=stays))
+    if task["exclude"]:
+        base.sack.add_excludes(available.filter(name__glob=task["exclude"]))
+    for description in task["repos"]:
+        if description["only"] is not None:
+            leave_only(base, available.filter(reponame=description["id"]), description["only"])
+    pinned = [*task["pins"], *task["below"]]
+    if pinned:
+        names = {hawkey.split_nevra(name).name for name in pinned}
+        leave_only(base, available.filter(name=sorted(names)), pinned)
+
+
 def solve(task: dict[str, Any]) -> dict[str, Any]:
     base = make_base(task)
     add_repos(base, task)
-    installed_root = task["installed"]
-    base.fill_sack(load_system_repo=installed_root)
-    installed: dict[str, Any] = {}
-    if installed_root:
-        # What is in the base stays as it is: candidates of the same name are not looked at.
-        installed = {package.name: package for package in base.sack.query().installed()}
-        base.sack.add_excludes(base.sack.query().available().filterm(name=list(installed)))
-    if task["exclude"]:
-        base.sack.add_excludes(base.sack.query().available().filterm(name__glob=task["exclude"]))
+    base.fill_sack(load_system_repo=task["installed"])
+    installed = base.sack.query().installed()
+    replaced = set(task["replace"])
+    restrict(base, task, sorted({one.name for one in installed} - replaced))
+    below = set(task["below"])
     missing = []
+    for name in task["below"]:
+        try:
+            base.install(name, strict=True)
+        except dnf.exceptions.MarkingError:
+            missing.append({"text": name, "source": "the layer below"})
     wanted = []
     for request in task["requests"]:
         text = request["text"]
-        subject = dnf.subject.Subject(text)
-        if installed_root and subject.get_best_query(base.sack).installed():
+        found = dnf.subject.Subject(text).get_best_query(base.sack)
+        there = [*found.installed(), *(one for one in found if nevra_of(one) in below)]
+        if any(one.name not in replaced for one in there):
             continue
         try:
-            base.install(text, strict=True)
+            base.install(text, reponame=request["repo"] or None, strict=True)
         except dnf.exceptions.MarkingError:
             missing.append(request)
             continue
@@ -82,12 +110,32 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
         base.resolve()
     except dnf.exceptions.DepsolveError as error:
         return {"error": "unsolvable", "message": str(error)}
-    return {"packages": describe(base, wanted)}
+    chosen = [one for one in base.transaction.install_set if nevra_of(one) not in below]
+    return {"packages": describe(base, chosen, wanted)}
 
 
-def describe(base: Any, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
+def find(task: dict[str, Any]) -> dict[str, Any]:
+    """What the repositories have of some names: every build of them."""
+    base = make_base(task)
+    add_repos(base, task)
+    base.fill_sack(load_system_repo=False)
+    return {"packages": [row(one) for one in base.sack.query().filter(name=task["names"])]}
+
+
+def row(package: Any) -> dict[str, Any]:
+    kind, digest = package.returnIdSum()
+    return {
+        "nevra": nevra_of(package),
+        "repo": package.reponame,
+        "location": package.location,
+        "checksum": [kind, digest],
+        "size": package.downloadsize,
+        "sourcerpm": package.sourcerpm or "",
+    }
+
+
+def describe(base: Any, chosen: list[Any], wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
     """The packages to install, each with the line that named it or the package that needs it."""
-    chosen = list(base.transaction.install_set)
     query = base.sack.query().filterm(pkg=chosen).apply()
     reasons: dict[Any, dict[str, str]] = {}
     queue = []
@@ -104,20 +152,7 @@ def describe(base: Any, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
             if other not in reasons:
                 reasons[other] = {"required-by": nevra_of(package)}
                 queue.append(other)
-    rows = []
-    for package in chosen:
-        kind, digest = package.returnIdSum()
-        rows.append(
-            {
-                "nevra": nevra_of(package),
-                "repo": package.reponame,
-                "location": package.location,
-                "checksum": [kind, digest],
-                "size": package.downloadsize,
-                **reasons.get(package, {}),
-            }
-        )
-    return rows
+    return [{**row(package), **reasons.get(package, {})} for package in chosen]
 
 
 class Progress(dnf.callback.TransactionProgress):  # type: ignore[misc]
@@ -162,7 +197,7 @@ def install(task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     task = json.load(sys.stdin)
     try:
-        answer = {"solve": solve, "install": install}[task["task"]](task)
+        answer = {"solve": solve, "find": find, "install": install}[task["task"]](task)
     except dnf.exceptions.RepoError as error:
         answer = {"error": "repository", "message": str(error)}
     json.dump(answer, sys.stdout)

@@ -7,23 +7,70 @@ stay as they are, and newer candidates of theirs in the repositories are not loo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from strata.core.errors import PackageError, RepositoryError
 from strata.rpm import dnf
-from strata.rpm.lock import Lock, LockedPackage
+from strata.rpm.lock import Asked, Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig, RepoState
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a treefile asks for: a name, a pin, a virtual provide or a path. source: file:line."""
+    """What a treefile asks for: a name, a pin, a virtual provide or a path.
+
+    source: file:line. repo: the one repository it has to come from, or empty.
+    """
 
     text: str
     source: str
+    repo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} from {self.repo}" if self.repo else self.text
+
+
+@dataclass(frozen=True)
+class Below:
+    """The packages of the layers below, which stay as they are and need no repository's leave.
+
+    Either root, a folder with their package database; or locked, when nothing is built yet, with
+    the repositories they come from (and nothing else does).
+    """
+
+    root: Path | None = None
+    locked: tuple[NEVRA, ...] = ()
+    repos: tuple[RepoConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to choose among candidates.
+
+    exclude: name patterns never to install. pins: of these names, only these builds. only_pinned:
+    repositories (ids) from which nothing but pins comes (requirement R1.8). replace: names of the
+    layer below that may change after all.
+    """
+
+    weak_deps: bool = False
+    exclude: tuple[str, ...] = ()
+    pins: tuple[NEVRA, ...] = ()
+    only_pinned: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
+
+
+def asked(repos: Sequence[RepoConfig], requests: Sequence[Request], wishes: Wishes) -> Asked:
+    """What a lock of these is solved for."""
+    return Asked(
+        tuple(sorted({str(item) for item in requests})),
+        tuple(repo.id for repo in repos),
+        tuple(sorted(set(wishes.exclude))),
+        wishes.weak_deps,
+    )
 
 
 def solve(
@@ -33,63 +80,91 @@ def solve(
     *,
     arch: str,
     metadata_cache: Path,
-    weak_deps: bool = False,
-    exclude: Sequence[str] = (),
-    installed_root: Path | None = None,
+    wishes: Wishes | None = None,
+    below: Below | None = None,
 ) -> Lock:
     """Solve requests into a lock.
 
-    states: of the same repositories, read before. installed_root: a root whose packages are there
-    and stay. Raises PackageError (not found, unsolvable), RepositoryError, ToolFailedError.
+    states: of the same repositories, read before.
+    Raises PackageError (not found, unsolvable), RepositoryError, ToolFailedError.
     """
-    metadata_cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="solve.", dir=metadata_cache) as empty:
-        answer = dnf.call(
-            {
-                "task": "solve",
-                "root": str(installed_root or empty),
-                "installed": installed_root is not None,
-                "cachedir": str(metadata_cache),
-                "arch": arch,
-                "weak_deps": weak_deps,
-                "exclude": list(exclude),
-                "repos": [
-                    {"id": repo.id, "baseurl": repo.baseurl, "priority": repo.priority}
-                    for repo in repos
-                ],
-                "requests": [{"text": item.text, "source": item.source} for item in requests],
-            }
-        )
+    wishes, below = wishes or Wishes(), below or Below()
+    pins = [str(nevra) for nevra in wishes.pins]
+    locked = [str(nevra) for nevra in below.locked]
+    own = {repo.id for repo in repos}
+    described = [
+        _description(repo, pins if repo.id in wishes.only_pinned else None) for repo in repos
+    ] + [_description(repo, locked) for repo in below.repos if repo.id not in own]
+    task = {
+        "task": "solve",
+        "installed": below.root is not None,
+        "weak_deps": wishes.weak_deps,
+        "exclude": list(wishes.exclude),
+        "pins": pins,
+        "below": locked,
+        "replace": list(wishes.replace),
+        "requests": [
+            {"text": item.text, "source": item.source, "repo": item.repo} for item in requests
+        ],
+    }
+    answer = _ask(task, described, arch, metadata_cache, below.root)
     _raise_error(answer, repos)
-    packages = []
-    for row in answer["packages"]:
-        kind, digest = row["checksum"]
-        if kind != "sha256":
-            raise RepositoryError(
-                f"repository {row['repo']} names packages by {kind}, not sha256",
-                hint="index it with createrepo_c --checksum sha256",
-            )
-        location = row["location"]
-        if location.startswith("/") or ".." in location.split("/") or "/" in row["nevra"]:
-            raise RepositoryError(
-                f"repository {row['repo']} says that {row['nevra']} is at {location}: no package "
-                "is called or stored like that"
-            )
-        packages.append(
-            LockedPackage(
-                NEVRA.parse(row["nevra"]),
-                row["repo"],
-                location,
-                digest,
-                int(row["size"]),
-                row.get("source", ""),
-                row.get("required-by", ""),
-            )
-        )
     generated = max((state.revision or 0 for state in states), default=0)
     repositories = {state.id: f"sha256:{state.repomd}" for state in states}
-    ordered = tuple(sorted(packages, key=lambda package: package.nevra))
-    return Lock(arch, generated, repositories, ordered)
+    packages = sorted(map(_locked, answer["packages"]), key=lambda package: package.nevra)
+    return Lock(arch, generated, repositories, tuple(packages), asked(repos, requests, wishes))
+
+
+def find_builds(
+    repos: Sequence[RepoConfig], names: Sequence[str], *, arch: str, metadata_cache: Path
+) -> tuple[LockedPackage, ...]:
+    """Every build that repositories have of packages, by name. Raises RepositoryError."""
+    task = {"task": "find", "names": sorted(names)}
+    answer = _ask(task, [_description(repo, None) for repo in repos], arch, metadata_cache, None)
+    _raise_error(answer, repos)
+    return tuple(map(_locked, answer["packages"]))
+
+
+def _description(repo: RepoConfig, only: list[str] | None) -> dict[str, object]:
+    return {"id": repo.id, "baseurl": repo.baseurl, "priority": repo.priority, "only": only}
+
+
+def _ask(
+    task: Mapping[str, object],
+    repos: Sequence[Mapping[str, object]],
+    arch: str,
+    cache: Path,
+    root: Path | None,
+) -> dict[str, Any]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="solve.", dir=cache) as empty:
+        common = {"root": str(root or empty), "cachedir": str(cache), "arch": arch, "repos": repos}
+        return dnf.call({**task, **common})
+
+
+def _locked(row: Mapping[str, Any]) -> LockedPackage:
+    kind, digest = row["checksum"]
+    if kind != "sha256":
+        raise RepositoryError(
+            f"repository {row['repo']} names packages by {kind}, not sha256",
+            hint="index it with createrepo_c --checksum sha256",
+        )
+    location = row["location"]
+    if location.startswith("/") or ".." in location.split("/") or "/" in row["nevra"]:
+        raise RepositoryError(
+            f"repository {row['repo']} says that {row['nevra']} is at {location}: no package "
+            "is called or stored like that"
+        )
+    return LockedPackage(
+        NEVRA.parse(row["nevra"]),
+        row["repo"],
+        location,
+        digest,
+        int(row["size"]),
+        row.get("source", ""),
+        row.get("required-by", ""),
+        row["sourcerpm"],
+    )
 
 
 def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None:

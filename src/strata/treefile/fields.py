@@ -73,9 +73,12 @@ _FIELDS = (
         ListOf(Record({"repo": TEXT, "packages": TEXTS}, ("repo", "packages"))),
         APPEND,
         "packages that have to come from one repository",
+        built=True,
     ),
     Field("repos", TEXTS, APPEND, "ids of repositories to install from", built=True),
-    Field("lockfile-repos", TEXTS, APPEND, "repositories only locked packages come from"),
+    Field(
+        "lockfile-repos", TEXTS, APPEND, "repositories only locked packages come from", built=True
+    ),
     Field("ostree-layers", TEXTS, APPEND, "overlay folders, applied in order", built=True),
     Field("ostree-override-layers", TEXTS, APPEND, "overlays that may replace files"),
     Field("exclude-packages", TEXTS, APPEND, "packages that may not be installed", built=True),

@@ -68,6 +68,7 @@ class NodeStream:
     extensions: str
     payload_tag: str
     tag: str
+    lock: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,12 @@ class Project:
         raise UsageError(
             f"there is no {target}", hint=f"strata.toml has: {', '.join(known) or 'no release'}"
         )
+
+    def lock_of(self, target: Target) -> str:
+        """The file that keeps a target's lock, in the definitions; empty for none."""
+        if target.kind == "node":
+            return self.node(target).lock
+        return self.stream(target.name).lock
 
     def canonical(self, target: Target) -> Target:
         """The target with its stream spelled out. Raises UsageError when it does not exist."""
@@ -224,13 +231,16 @@ class _Reader:
             raise self.document.error((name,), f"must be tables: [{name}.NAME]")
         return tables
 
+    def inside(self, path: tuple[str, ...], name: str) -> str:
+        """A path of the definitions, which need not exist; empty for none."""
+        folder = self.folder.resolve()
+        if name and folder not in (folder / name).resolve().parents:
+            raise self.document.error(path, f"leads out of the definitions: {name}")
+        return name
+
     def file(self, path: tuple[str, ...], name: str) -> str:
         """A file the definitions name: it exists and is inside of them."""
-        folder = self.folder.resolve()
-        target = (folder / name).resolve()
-        if folder not in target.parents:
-            raise self.document.error(path, f"leads out of the definitions: {name}")
-        if not target.is_file():
+        if not (self.folder.resolve() / self.inside(path, name)).is_file():
             raise self.document.error(path, f"names a file that is not there: {name}")
         return name
 
@@ -251,7 +261,7 @@ class _Reader:
             arches=tuple(table["arches"]),
             bootc=self._layer((*path, "bootc"), table["bootc"]) if "bootc" in table else None,
             coreos=coreos,
-            lock=table.get("lock", ""),
+            lock=self.inside((*path, "lock"), table.get("lock", "")),
             tag=table.get("tag", ""),
             bootimages=BootImages(
                 self.file((*path, "bootimages"), images["config"]), tuple(images["formats"])
@@ -320,6 +330,7 @@ class _Reader:
             extensions=table.get("extensions", ""),
             payload_tag=table.get("payload-tag", ""),
             tag=table.get("tag", ""),
+            lock=self.inside((*path, "lock"), table.get("lock", "")),
         )
 
     def _target(self, path: tuple[str, ...], text: str, project: Project) -> Target:

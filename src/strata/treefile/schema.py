@@ -28,7 +28,7 @@ STREAM = (
     Key("arches", "texts", "architectures, as rpm names them", required=True),
     Key("bootc", "table", "the bootc layer; absent: the stream has two layers", table=_LAYER),
     Key("coreos", "table", "the CoreOS layer", required=True, table=_LAYER),
-    Key("lock", "text", "where its lock is kept"),
+    Key("lock", "text", "the file that keeps its lock"),
     Key("tag", "text", "the moving tag it is published under"),
     Key(
         "bootimages",
@@ -54,6 +54,7 @@ NODE = (
             Key("build-args", "text", "its build-args file"),
         ),
     ),
+    Key("lock", "text", "the file that keeps its lock"),
     Key("extensions", "text", "the extensions file"),
     Key("payload-tag", "text", "its name in a release payload"),
     Key("tag", "text", "the moving tag it is published under"),

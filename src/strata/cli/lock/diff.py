@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
-from strata.compose.lockdiff import changelog, counts, describe, read_lock
+from strata.cli.lock.show import show_lines
+from strata.compose.lockdiff import changelog, read_lock
 
 DESCRIPTION = """\
 Compare two locks: ours, or manifest locks of rpm-ostree and fedora-coreos-config
@@ -27,6 +27,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add = parser.add_argument
     add("old", metavar="OLD", help="a lock")
     add("new", metavar="NEW", help="another")
+    add("--target", metavar="TARGET", default="", help="of files that hold several")
     add("--arch", metavar="ARCH", help="of builds that do not say (default: this machine's)")
     add("--exit-code", action="store_true", help="exit with 1 when they differ")
 
@@ -34,17 +35,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the changelog."""
     arch = arguments.arch or context.arch
-    old, new = (read_lock(Path(name), arch) for name in (arguments.old, arguments.new))
+    names = (arguments.old, arguments.new)
+    old, new = (read_lock(Path(name), arch, arguments.target) for name in names)
     lines = changelog(old, new)
     if context.as_json:
         document = [line.to_json() for line in lines]
         print_json(document)
     else:
-        kind = ""
-        for line in lines:
-            if line.kind != kind:
-                kind = line.kind
-                sys.stdout.write(f"{kind}:\n")
-            sys.stdout.write(f"  {describe(line)}\n")
-        sys.stdout.write(f"{counts(lines)}\n")
+        show_lines(lines)
     return 1 if lines and arguments.exit_code else 0

@@ -1,33 +1,41 @@
-"""`strata lock export`: a lock in the form of another tool."""
+"""`strata lock export`: locks in the form of another tool."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from strata.cli.build import make_build_context
 from strata.cli.context import Context, add_command
-from strata.rpm.lock import Lock
-from strata.rpm.manifestlock import manifest_lock_bytes
+from strata.compose.lockforeign import FCOS, FORMATS, any_locks, export
+from strata.treefile.target import Target
 
 DESCRIPTION = """\
-Print a lock of ours as a manifest lock, which rpm-ostree and the tools of
-fedora-coreos-config read.
+Print the locks of targets (those they keep, else those of their last build) as a
+manifest lock (fcos), which rpm-ostree and the tools of fedora-coreos-config
+read, or as rpms.lock.yaml (konflux), from which Konflux prefetches packages.
+Several targets become one lock.
 
-  strata lock export build/store/locks/coreos/sample-12.lock >manifest-lock.x86_64.json
+  strata lock export bootc/s coreos/s --format fcos --arch x86_64 >manifest-lock.x86_64.json
+  strata lock export node/4.19 --format konflux >rpms.lock.yaml
 """
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "export", run, summary="a lock as a manifest lock", description=DESCRIPTION
+        commands, "export", run, summary="a lock in another tool's form", description=DESCRIPTION
     )
-    parser.add_argument("lock", metavar="LOCK", help="a lock of ours")
+    add = parser.add_argument
+    add("targets", nargs="+", metavar="TARGET", help="layers")
+    add("--format", choices=FORMATS, default=FCOS, help="the form (default: fcos)")
+    add("--arch", action="append", default=[], metavar="ARCH", help="only these architectures")
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print it."""
-    lock = Lock.load(Path(arguments.lock))
-    sys.stdout.write(manifest_lock_bytes(lock).decode())
+    build = make_build_context(context)
+    targets = [build.project.canonical(Target.parse(text)) for text in arguments.targets]
+    locks = {target: any_locks(build, target, arguments.arch) for target in targets}
+    sys.stdout.write(export(build, locks, arguments.format, context.reporter))
     return 0

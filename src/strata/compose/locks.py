@@ -1,0 +1,134 @@
+"""The lock of a layer: the one its definitions keep, or solved at the build.
+
+A kept lock decides alone: nothing is solved, and newer packages in the repositories do not count.
+It has to be of what the treefile asks, and to go with the layer below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from strata.compose.context import BuildContext
+from strata.compose.definitions import Definition
+from strata.core.errors import DefinitionError, PackageError
+from strata.core.events import Reporter
+from strata.core.files import atomic_write
+from strata.rpm.inventory import read_inventory
+from strata.rpm.lock import Lock, LockFile
+from strata.rpm.nevra import NEVRA
+from strata.rpm.solve import Below
+from strata.treefile.project import Project
+from strata.treefile.target import Target
+
+
+def lock_for(
+    context: BuildContext,
+    target: Target,
+    definition: Definition,
+    commit: str,
+    reporter: Reporter,
+) -> Lock:
+    """The packages to install in a layer, on top of a commit (empty for none).
+
+    Raises DefinitionError (the kept lock does not match), PackageError, RepositoryError.
+    """
+    file = context.project.lock_of(target)
+    title = f"read {file}" if file else f"solve {target}"
+    with reporter.step(title) as step, context.workspace.scratch("solve") as scratch:
+        root = context.packages_of(commit, scratch / "root") if commit else None
+        if file:
+            kept = kept_lock(context.project, target, context.arch)
+            check_asked(kept, definition, target, file)
+            lock = _on(kept, read_inventory(root).nevras() if root else (), target, file)
+        else:
+            lock = definition.lock(
+                arch=context.arch,
+                metadata_cache=context.workspace.metadata,
+                below=Below(root=root),
+            )
+        on = " on top of the base" if target.kind == "node" else ""
+        step.detail(f"{len(lock.packages)} packages{on}")
+    return lock
+
+
+def load_kept(project: Project, file: str) -> LockFile:
+    """A lock file of the definitions; empty when it is not there yet. Raises DefinitionError."""
+    path = project.path / file
+    return LockFile.load(path) if path.exists() else LockFile({})
+
+
+def kept_lock(project: Project, target: Target, arch: str) -> Lock:
+    """A target's lock in the file that its definitions name. Raises DefinitionError."""
+    file = project.lock_of(target)
+    locks = load_kept(project, file)
+    found = locks.locks.get((str(target), arch))
+    if found is None:
+        arches = ", ".join(locks.arches(str(target)))
+        raise DefinitionError(
+            f"{file} has no lock of {target} for {arch}",
+            hint=f"make it: strata lock update {target} --arch {arch}"
+            + (f" (it has {arches})" if arches else ""),
+            context={"file": file},
+        )
+    return found
+
+
+def check_asked(lock: Lock, definition: Definition, target: Target, file: str) -> None:
+    """A kept lock is of what the treefile asks. Raises DefinitionError saying what moved."""
+    changes = lock.asked.changes(definition.asked())
+    if changes:
+        raise DefinitionError(
+            f"{file} no longer matches what {target} asks for on {lock.arch}: "
+            + _shortened(changes),
+            hint=f"strata lock update {target}",
+            context={"file": file},
+        )
+
+
+def _on(lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str) -> Lock:
+    """A kept lock without what the layer below has by now. Raises DefinitionError."""
+    there = {nevra.name: nevra for nevra in below}
+    wrong = [
+        f"{package.nevra} is locked, the layer below has {there[package.nevra.name]}"
+        for package in lock.packages
+        if package.nevra not in below and package.nevra.name in there
+    ]
+    if wrong:
+        raise DefinitionError(
+            f"{file} does not go with what {target} stands on: {_shortened(wrong)}",
+            hint=f"strata lock update {target}",
+            context={"file": file},
+        )
+    return replace(lock, packages=tuple(one for one in lock.packages if one.nevra not in below))
+
+
+def check_locked(
+    installed: Iterable[NEVRA], lock: Lock, below: Iterable[NEVRA], target: Target
+) -> None:
+    """Nothing is installed but what is locked, or was there below (requirement R2.13).
+
+    An epoch of 0 is no epoch. Raises PackageError.
+    """
+    known = {package.nevra for package in lock.packages} | set(below)
+    extra = [str(nevra) for nevra in installed if nevra not in known]
+    if extra:
+        raise PackageError(
+            f"{target} has packages that are not locked: {_shortened(extra)}",
+            hint="a script installed them: name them in the treefile",
+        )
+
+
+def _shortened(words: Iterable[str], most: int = 5) -> str:
+    words = list(words)
+    more = f", and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def write_kept(project: Project, file: str, locks: LockFile) -> Path:
+    """Put a lock file in its place; returns where."""
+    path = project.path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, locks.to_bytes())
+    return path

@@ -1,0 +1,69 @@
+"""Which treefile a base layer is made from and what decides how it is read: a stream's own words,
+or a build-args file's (requirements R1.9 and R1.18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.core.errors import DefinitionError
+from strata.core.record import Input
+from strata.treefile.buildargs import load_build_args
+from strata.treefile.conditions import Variable
+from strata.treefile.project import Project, Stream
+from strata.treefile.target import Target
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's."""
+
+    treefile: str
+    variables: Mapping[str, Variable]
+    os_release_token: str = ""
+    image_config: str = ""
+    inputs: tuple[Input, ...] = ()
+
+
+def variant_of(project: Project, target: Target) -> Variant:
+    """What a base layer's treefile is, and how it is read. Raises DefinitionError."""
+    stream = project.stream(target.name)
+    source = stream.bootc if target.kind == "bootc" else stream.coreos
+    if source is None or not (source.treefile or source.build_args):
+        raise DefinitionError(
+            f"{target} has no treefile in strata.toml",
+            hint="only layers with a treefile are built",
+        )
+    if source.build_args:
+        return _read_build_args(project.path, source.build_args, stream)
+    return Variant(source.treefile, stream_variables(stream))
+
+
+def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
+    """A build-args file, which names the treefile. Raises DefinitionError."""
+    arguments = load_build_args(folder / name, name)
+    version = arguments.values["VERSION"]
+    if version != stream.version:
+        raise DefinitionError(
+            f"{name} is of version {version}, stream {stream.name} of {stream.version}",
+            context={"file": name, "key": "VERSION"},
+        )
+    return Variant(
+        str(Path(name).parent / arguments.manifest),
+        arguments.variables,
+        arguments.values["MUTATE_OS_RELEASE"],
+        str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
+        (Input("treefile", name, f"sha256:{arguments.sha256}"),),
+    )
+
+
+def stream_variables(stream: Stream) -> dict[str, Variable]:
+    """What `conditional-include` may ask about a stream (requirement R1.9)."""
+    return {
+        "deriving": False,
+        "id": stream.name.rpartition("-")[0] or stream.name,
+        "stream": stream.name,
+        "osversion": stream.name,
+    }
