@@ -82,6 +82,26 @@ def built_store(sample_repos: Path) -> Path:
     return store
 
 
+@pytest.fixture
+def definitions(tmp_path: Path) -> Path:
+    """A copy of the sample's definitions, to change."""
+    return Path(shutil.copytree(SAMPLE, tmp_path / "definitions", symlinks=True))
+
+
+@pytest.fixture
+def own_store(built_store: Path, tmp_path: Path) -> Path:
+    """A copy of the built store (blobs and objects as hard links), to build into."""
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-al", built_store, store], check=True)
+    for name in ("index.json", "records"):
+        target = store / name
+        data = subprocess.run(["cp", "-a", built_store / name, tmp_path], check=True)
+        assert data.returncode == 0
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        (tmp_path / name).rename(target)
+    return store
+
+
 @pytest.fixture(scope="session")
 def nothing_left_running() -> Iterator[None]:
     """After all tests that boot, no process and no mount of theirs is there."""

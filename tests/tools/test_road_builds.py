@@ -195,26 +195,6 @@ def test_no_node_package_is_in_the_base(built_store: Path) -> None:
         assert not names & {"containerd", "runc", "kubernetes-client", "openvswitch-switch"}
 
 
-@pytest.fixture
-def definitions(tmp_path: Path) -> Path:
-    """A copy of the sample's definitions, to change."""
-    return Path(shutil.copytree(SAMPLE, tmp_path / "definitions", symlinks=True))
-
-
-@pytest.fixture
-def own_store(built_store: Path, tmp_path: Path) -> Path:
-    """A copy of the built store (blobs and objects as hard links), to build into."""
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-al", built_store, store], check=True)
-    for name in ("index.json", "records"):
-        target = store / name
-        data = subprocess.run(["cp", "-a", built_store / name, tmp_path], check=True)
-        assert data.returncode == 0
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
-        (tmp_path / name).rename(target)
-    return store
-
-
 def test_a_changed_line_rebuilds_that_layer_and_names_the_input(
     definitions: Path, own_store: Path, strata: Strata
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
+from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
 from strata.compose.context import BuildContext
 from strata.compose.workspace import Workspace
@@ -23,6 +24,9 @@ not built again; what differs is named.
   strata build node/4.19 --base docker://registry.example/coreos:12.9
                                             on a published base, without its
                                             definitions
+  strata build node/4.19 --with ./kubelet:/usr/bin/kubelet
+                                            with a file that was just built
+  strata build hotfix/case-0042             a node layer with one case's change
 """
 
 
@@ -33,10 +37,23 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="e.g. node/4.19")
     parser.add_argument("--base", metavar="IMGREF", help="build node targets on this image")
+    add_with(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
         help="build again what is up to date, and compare to the byte",
+    )
+
+
+def add_with(parser: argparse.ArgumentParser) -> None:
+    """The option that swaps components."""
+    parser.add_argument(
+        "--with",
+        dest="swaps",
+        action="append",
+        default=[],
+        metavar="FILE:PATH|RPM",
+        help="swap a component of the node layer; the image and its record say so",
     )
 
 
@@ -46,6 +63,7 @@ def build(context: Context, arguments: argparse.Namespace) -> int:
         make_build_context(context),
         [Target.parse(text) for text in arguments.targets],
         base=ImageReference.parse(arguments.base) if arguments.base else None,
+        given=parse_with(arguments.swaps),
         verify=arguments.verify,
         dry_run=context.dry_run,
         reporter=context.reporter,

@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from strata.cli.build import make_build_context
+from strata.cli.build import add_with, make_build_context
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
+from strata.compose.amend import parse_with
 from strata.compose.build import BuildResult, build_targets
 from strata.compose.workspace import Workspace
 from strata.core.errors import MachineError, UsageError
@@ -28,6 +29,8 @@ image on the running system: no reboot. Then give a shell (without a terminal:
 show what changed and power off).
 
   strata run node/4.19                 build what is out of date, boot, overlay
+  strata run node/4.19 --with ./kubectl:/usr/bin/kubectl
+                                       with a file that was just built
   strata run coreos/sample-12          boot the base alone
   strata run oci:DIR:TAG --base oci:DIR:TAG2
                                        any node image on any base, with no definitions
@@ -51,6 +54,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--on", choices=("nspawn",), default="nspawn", help="what boots it")
     parser.add_argument("--base", metavar="IMGREF", help="boot this base image instead")
+    add_with(parser)
     parser.add_argument(
         "--keep", action="store_true", help="leave it running, and say how to look around"
     )
@@ -61,6 +65,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     what, base = arguments.what, arguments.base
     given = ImageReference.parse(base) if base else None
     target, image = _parse(what, given)
+    if arguments.swaps and target is None:
+        raise UsageError(f"{what} is an image: --with swaps components of a target")
     # An image needs no definitions; where there are some, they say which package is the marker.
     defined = target is not None or (context.definitions / FILE).exists()
     building = make_build_context(context) if defined else None
@@ -70,6 +76,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             building,
             [target],
             base=given,
+            given=parse_with(arguments.swaps),
             verify=False,
             dry_run=context.dry_run,
             reporter=context.reporter,

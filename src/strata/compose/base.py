@@ -107,7 +107,9 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         reporter=reporter,
     )
     parent = _parent_commit(context, target, stream, reporter)
-    lock = lock_for(context, target, definition, parent, reporter)
+    with context.workspace.scratch("solve") as scratch:
+        root = context.packages_of(parent, scratch / "root") if parent else None
+        lock = lock_for(context, target, definition, root, reporter)
     check_no_node_packages(
         [package.nevra for package in lock.packages],
         context.project.node_only,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
 from strata.compose.context import BuildContext
 from strata.compose.graph import build_order
@@ -22,7 +23,8 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.treefile.target import Target
 
-BUILDABLE = ("bootc", "coreos", "node")
+BUILDABLE = ("bootc", "coreos", "node", "hotfix")
+ON_A_BASE = ("node", "hotfix")
 BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 
 
@@ -43,13 +45,15 @@ def build_targets(
     targets: Sequence[Target],
     *,
     base: ImageReference | None,
+    given: Amendment,
     verify: bool,
     dry_run: bool,
     reporter: Reporter,
 ) -> list[BuildResult]:
     """Build targets and what they stand on.
 
-    base: builds node targets on this image. verify: build again what is up to date and compare.
+    base: builds node targets on this image. given: components swapped by hand in the targets named,
+    which are node layers or hotfixes. verify: build again what is up to date and compare.
     dry_run: images, commits, records and locks stay as they are; repositories' metadata is read.
     Raises any StrataError; what was built before stays, the failed target's parts do not.
     """
@@ -58,6 +62,9 @@ def build_targets(
         if target.kind not in BUILDABLE:
             known = ", ".join(f"{kind}/" for kind in BUILDABLE)
             raise UsageError(f"{target} cannot be built yet", hint=f"what can: {known}")
+    wanted = [context.project.canonical(target) for target in targets]
+    if given != Amendment() and not all(target.kind in ON_A_BASE for target in wanted):
+        raise UsageError("--with swaps components of node layers", hint="name node/ targets only")
     order = build_order(context.project, targets, base_given=base is not None)
     results: list[BuildResult] = []
     with context.workspace.locked():
@@ -71,7 +78,8 @@ def build_targets(
                     reporter.note(f"{target}: {missing}, and then it would be built")
                     results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
                     continue
-            results.append(_build(context, target, below, verify, dry_run, reporter))
+            swapped = given if target in wanted else Amendment()
+            results.append(_build(context, target, below, swapped, verify, dry_run, reporter))
     return results
 
 
@@ -91,9 +99,10 @@ def _look_below(
     for result in earlier:
         if result.status == WOULD_BUILD and result.target in order:
             return f"{result.target} would be built", base
-    if target.kind != "node":
+    if target.kind not in ON_A_BASE:
         return "", base
-    node, store = context.project.node(target), context.workspace.store
+    store = context.workspace.store
+    node = context.project.node(context.project.node_of(target))
     if base is None and node.base == "stream":
         base = ImageReference("oci", str(store), f"coreos/{node.stream}")
     elif base is None:
@@ -114,13 +123,14 @@ def _build(
     context: BuildContext,
     target: Target,
     base: ImageReference | None,
+    given: Amendment,
     verify: bool,
     dry_run: bool,
     reporter: Reporter,
 ) -> BuildResult:
     with reporter.step(f"build {target}") as step:
         first_timing = len(reporter.timings)
-        job = _prepare(context, target, base, reporter)
+        job = _prepare(context, target, base, given, reporter)
         earlier = context.record(target)
         changes = changed_inputs(earlier.inputs, job.inputs) if earlier else ()
         current = earlier is not None and not changes and _is_stored(context, earlier)
@@ -149,10 +159,14 @@ def _build(
 
 
 def _prepare(
-    context: BuildContext, target: Target, base: ImageReference | None, reporter: Reporter
+    context: BuildContext,
+    target: Target,
+    base: ImageReference | None,
+    given: Amendment,
+    reporter: Reporter,
 ) -> Job:
-    if target.kind == "node":
-        return prepare_node(context, target, base, reporter)
+    if target.kind in ON_A_BASE:
+        return prepare_node(context, target, base, given, reporter)
     return prepare_base(context, target, reporter)
 
 

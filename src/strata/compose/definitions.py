@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import strata
+from strata.compose.amend import Amendment, local_repository
+from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import sha256_file
@@ -33,12 +35,14 @@ ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "compose")
 @dataclass(frozen=True)
 class Definition:
     """A layer's definition. overlays: (name, folder) in the order they are applied; folder: what
-    the names of the treefile's files are relative to."""
+    the names of the treefile's files are relative to. amendment: what it has beside the treefile.
+    """
 
     folder: Path
     treefile: Flattened
     repos: tuple[RepoConfig, ...]
     overlays: tuple[tuple[str, Path], ...]
+    amendment: Amendment = field(default_factory=Amendment)
 
     def inputs(self) -> tuple[Input, ...]:
         """The treefiles and overlays, digested."""
@@ -59,7 +63,7 @@ class Definition:
         for group in as_list(treefile.fields.get("repo-packages")):
             for text in group["packages"]:
                 found += [Request(name, place, group["repo"]) for name in text.split()]
-        return tuple(found)
+        return (*found, *self.amendment.requests)
 
     @property
     def wishes(self) -> Wishes:
@@ -68,6 +72,7 @@ class Definition:
             weak_deps=self.treefile.recommends,
             exclude=self.treefile.exclude_packages,
             only_pinned=tuple(as_list(self.treefile.fields.get("lockfile-repos"))),
+            replace=self.amendment.names,
         )
 
     def asked(self) -> Asked:
@@ -95,6 +100,14 @@ class Definition:
             wishes=replace(self.wishes, pins=tuple(pins)),
             below=below,
         )
+
+
+def amended(definition: Definition, amendment: Amendment, workspace: Workspace) -> Definition:
+    """A definition with what a build has beside it."""
+    repos = definition.repos
+    if amendment.local:
+        repos = (*repos, local_repository(workspace, amendment.local))
+    return replace(definition, amendment=amendment, repos=repos)
 
 
 def as_list(value: object) -> list[Any]:

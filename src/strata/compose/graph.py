@@ -1,7 +1,7 @@
 """Which targets stand on which: a target's dependencies come before it, once each.
 
-Pure. A node image stands on its stream's CoreOS image, and that on the bootc image when the stream
-composes one.
+Pure. A node image, and a hotfix of one, stands on its stream's CoreOS image, and that on the bootc
+image when the stream composes one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _needs(project: Project, target: Target, base_given: bool) -> list[Target]:
         stream = project.stream(target.name)
         bootc = stream.bootc
         return [Target("bootc", target.name)] if bootc and bootc.treefile else []
-    if target.kind == "node":
-        node = project.node(target)
+    if target.kind in ("node", "hotfix"):
+        node = project.node(project.node_of(target))
         return [Target("coreos", node.stream)] if node.base == "stream" and not base_given else []
     return []

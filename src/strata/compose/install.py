@@ -47,6 +47,7 @@ def populate(
                 documentation=treefile.documentation,
                 scratch=workspace.work,
                 step=step,
+                replaces=definition.amendment.names,
             )
             step.detail(f"{len(paths)} packages")
     if "remove-from-packages" in treefile.fields:

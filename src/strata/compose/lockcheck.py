@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 from strata.compose.context import BuildContext
 from strata.compose.locks import kept_lock
-from strata.compose.lockupdate import arches_of, definition_of, foundation_of, kept_locks
+from strata.compose.lockupdate import (
+    arches_of,
+    definition_of,
+    foundation_of,
+    kept_locks,
+    with_overrides,
+)
 from strata.core.events import Reporter
 from strata.rpm.evr import Evr
 from strata.rpm.lock import Lock, LockedPackage
@@ -66,7 +72,8 @@ def check_locks(
                 context.workspace.scratch("lock") as scratch,
             ):
                 on = foundation_of(of_arch, target, known, scratch / "root", reporter)
-                definition = definition_of(of_arch, target, on.variables, reporter)
+                plain = definition_of(of_arch, target, on.variables, reporter)
+                definition = with_overrides(context, target, plain, on)
                 builds = find_builds(
                     definition.repos,
                     [package.nevra.name for package in locks[arch].packages],

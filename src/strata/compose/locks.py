@@ -6,7 +6,7 @@ It has to be of what the treefile asks, and to go with the layer below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,21 +27,21 @@ def lock_for(
     context: BuildContext,
     target: Target,
     definition: Definition,
-    commit: str,
+    root: Path | None,
     reporter: Reporter,
 ) -> Lock:
-    """The packages to install in a layer, on top of a commit (empty for none).
+    """The packages to install in a layer, on top of those of a root (None for none).
 
     Raises DefinitionError (the kept lock does not match), PackageError, RepositoryError.
     """
     file = context.project.lock_of(target)
     title = f"read {file}" if file else f"solve {target}"
-    with reporter.step(title) as step, context.workspace.scratch("solve") as scratch:
-        root = context.packages_of(commit, scratch / "root") if commit else None
+    with reporter.step(title) as step:
         if file:
             kept = kept_lock(context.project, target, context.arch)
             check_asked(kept, definition, target, file)
-            lock = _on(kept, read_inventory(root).nevras() if root else (), target, file)
+            below = read_inventory(root).nevras() if root else ()
+            lock = _on(kept, below, target, file, definition.amendment.names)
         else:
             lock = definition.lock(
                 arch=context.arch,
@@ -87,9 +87,33 @@ def check_asked(lock: Lock, definition: Definition, target: Target, file: str) -
         )
 
 
-def _on(lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str) -> Lock:
+def amended_lock(
+    context: BuildContext,
+    target: Target,
+    definition: Definition,
+    lock: Lock,
+    root: Path | None,
+    reporter: Reporter,
+) -> Lock:
+    """A layer's lock where some packages are others than its definition has: those move, and the
+    rest stays as it is locked. Raises PackageError, RepositoryError."""
+    with reporter.step(f"solve what {target} changes") as step:
+        names = definition.amendment.names
+        changed = definition.lock(
+            arch=context.arch,
+            metadata_cache=context.workspace.metadata,
+            below=Below(root=root),
+            pins=[one.nevra for one in lock.packages if one.nevra.name not in names],
+        )
+        step.detail(f"{len(changed.packages)} packages")
+    return changed
+
+
+def _on(
+    lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str, replaced: Sequence[str]
+) -> Lock:
     """A kept lock without what the layer below has by now. Raises DefinitionError."""
-    there = {nevra.name: nevra for nevra in below}
+    there = {nevra.name: nevra for nevra in below if nevra.name not in replaced}
     wrong = [
         f"{package.nevra} is locked, the layer below has {there[package.nevra.name]}"
         for package in lock.packages

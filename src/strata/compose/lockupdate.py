@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose.amend import Amendment, overrides_of, weigh
 from strata.compose.baseimage import image_variables, import_base, resolve_base
 from strata.compose.context import BuildContext
-from strata.compose.definitions import Definition, load_definition
+from strata.compose.definitions import Definition, amended, load_definition
 from strata.compose.graph import build_order
 from strata.compose.locks import kept_lock, load_kept, write_kept
 from strata.compose.variant import variant_of
@@ -21,6 +22,7 @@ from strata.core.errors import PackageError, UsageError
 from strata.core.events import Reporter
 from strata.inspect.layers import check_no_node_packages
 from strata.oci.reference import ImageReference
+from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
@@ -111,7 +113,9 @@ def update_locks(
                 fixed = list(pins[arch]) if pins else _others(old, only)
                 with context.workspace.scratch("lock") as scratch:
                     on = foundation_of(of_arch, target, known, scratch / "root", reporter)
-                    definition = definition_of(of_arch, target, on.variables, reporter)
+                    definition = with_overrides(
+                        context, target, definition_of(of_arch, target, on.variables, reporter), on
+                    )
                     new = definition.lock(
                         arch=arch,
                         metadata_cache=context.workspace.metadata,
@@ -171,6 +175,15 @@ def definition_of(
         store=context.workspace.store,
         reporter=reporter,
     )
+
+
+def with_overrides(
+    context: BuildContext, target: Target, definition: Definition, on: Foundation
+) -> Definition:
+    """A definition with strata.toml's overrides that are not redundant on its foundation."""
+    below = on.below.locked or (read_inventory(on.below.root).nevras() if on.below.root else ())
+    ahead, _ = weigh(overrides_of(context.project, target), below)
+    return amended(definition, Amendment(ahead=ahead), context.workspace)
 
 
 def foundation_of(

@@ -8,25 +8,42 @@ byte-identical and first. The last layer is only the package list (requirement R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose.amend import (
+    WITH,
+    Amendment,
+    Debt,
+    Swap,
+    apply_swaps,
+    overrides_of,
+    weigh,
+)
 from strata.compose.baseimage import Base, image_variables, resolve_base
 from strata.compose.components import RPMDB, tree_path
 from strata.compose.context import BuildContext
-from strata.compose.definitions import Definition, load_definition, tool_inputs
+from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
+from strata.compose.hotfix import (
+    HOTFIX_LABEL,
+    NEEDED,
+    changes_of,
+    check_not_expired,
+    standings,
+)
 from strata.compose.install import populate
-from strata.compose.locks import check_locked, lock_for
+from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.normalise import LEFT_OVERS, move_var_to_tmpfiles, reopen
 from strata.compose.overlaymount import overlay_mount
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
 from strata.container.labels import METALAYER
+from strata.container.layers import written_layers
 from strata.core import rooted
-from strata.core.clock import rfc3339, source_date_epoch
+from strata.core.clock import rfc3339, source_date_epoch, today
 from strata.core.events import Reporter
 from strata.core.files import canonical_json, remove_tree
 from strata.core.record import BuildRecord, Input
@@ -36,7 +53,7 @@ from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER, Inventory, read_inventory
 from strata.rpm.lock import Lock
-from strata.treefile.project import NodeStream
+from strata.treefile.project import Hotfix, NodeStream
 from strata.treefile.target import Target
 
 PKGLIST_PATH = "usr/share/openshift/base/meta.json"
@@ -46,7 +63,10 @@ TITLE_LABEL = "org.opencontainers.image.title"
 
 @dataclass(frozen=True)
 class NodeJob:
-    """A node layer, ready to be built: all that goes in is known and digested."""
+    """A node layer, ready to be built: all that goes in is known and digested.
+
+    hotfix: when it is one. debts: of strata.toml's overrides; hotfix_debts: of a hotfix's packages.
+    """
 
     target: Target
     node: NodeStream
@@ -55,6 +75,9 @@ class NodeJob:
     base: Base
     inputs: tuple[Input, ...]
     epoch: int
+    hotfix: Hotfix | None
+    debts: tuple[Debt, ...]
+    hotfix_debts: tuple[Debt, ...]
 
     def build(
         self,
@@ -68,16 +91,24 @@ class NodeJob:
 
 
 def prepare_node(
-    context: BuildContext, target: Target, base: ImageReference | None, reporter: Reporter
+    context: BuildContext,
+    target: Target,
+    base: ImageReference | None,
+    given: Amendment,
+    reporter: Reporter,
 ) -> NodeJob:
-    """Resolve the base, read, solve and lock a node layer. Nothing is built.
+    """Resolve the base, read, solve and lock a node layer, or a hotfix of one. Nothing is built.
 
-    base: an image in place of the definitions' own.
+    base: an image in place of the definitions' own. given: components swapped by hand.
     Raises DefinitionError, ImageError, TransportError, RepositoryError, PackageError.
     """
-    node = context.project.node(target)
+    of = context.project.node_of(target)
+    node = context.project.node(of)
+    hotfix = context.project.hotfix(target.name) if target.kind == "hotfix" else None
+    if hotfix:
+        check_not_expired(hotfix, today())
     found = resolve_base(context, node, base, reporter)
-    definition = load_definition(
+    plain = load_definition(
         context.project,
         node.treefile,
         variables=image_variables(context, found.commit, node.stream),
@@ -85,20 +116,49 @@ def prepare_node(
         store=context.workspace.store,
         reporter=reporter,
     )
-    lock = lock_for(context, target, definition, found.commit, reporter)
+    with context.workspace.scratch("solve") as scratch:
+        root = context.packages_of(found.commit, scratch / "root")
+        below = read_inventory(root).nevras()
+        ahead, debts = weigh(overrides_of(context.project, of), below)
+        official = amended(plain, Amendment(ahead=ahead), context.workspace)
+        lock = lock_for(context, of, official, root, reporter)
+        amendment = replace(given, ahead=ahead)
+        hotfix_debts: list[Debt] = []
+        if hotfix:
+            swaps, packages = changes_of(context.project, hotfix)
+            there = (*below, *(one.nevra for one in lock.packages))
+            packages, hotfix_debts = weigh(packages, there)
+            amendment = replace(amendment, swaps=(*swaps, *given.swaps), ahead=(*ahead, *packages))
+        definition = amended(plain, amendment, context.workspace)
+        if amendment.requests != official.amendment.requests:
+            lock = amended_lock(context, target, definition, lock, root, reporter)
+    for debt in debts:
+        reporter.warn(f"{of}: {debt}")
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
+        *amendment.inputs(),
         Input("lock", str(target), lock.identity()),
         Input("base", "image", str(found.manifest)),
         *tool_inputs(),
     ]
-    given = source_date_epoch()
-    if given is not None:
-        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
+    clock = source_date_epoch()
+    if clock is not None:
+        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(clock)))
     of_base = context.workspace.repo().commit(found.commit).timestamp
-    epoch = max(lock.generated, of_base) if given is None else given
-    return NodeJob(target, node, definition, lock, found, tuple(sorted(inputs)), epoch)
+    epoch = max(lock.generated, of_base) if clock is None else clock
+    return NodeJob(
+        target,
+        node,
+        definition,
+        lock,
+        found,
+        tuple(sorted(inputs)),
+        epoch,
+        hotfix,
+        tuple(debts),
+        tuple(hotfix_debts),
+    )
 
 
 def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mapping[str, object]:
@@ -120,6 +180,8 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
                 source_date_epoch=job.epoch,
                 reporter=reporter,
             )
+            amendment = job.definition.amendment
+            replaced = apply_swaps(mount.merged, amendment.swaps)
             _clean(mount.merged, reporter)
             inventory = read_inventory(mount.merged)
             check_locked(inventory.nevras(), job.lock, before.nevras(), job.target)
@@ -127,12 +189,14 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         with reporter.step("write the node layers") as step:
             found = derive.changes(str(mount.upper), view)
             prior = stored_manifest(layout, str(job.target), context.arch)
-            own = derive.titles(Manifest.parse(layout.read(prior))) if prior else ()
-            groups = derive.group(found, _owner(before, inventory), [RPMDB], own)
+            own = written_layers(layout, Manifest.parse(layout.read(prior))) if prior else {}
+            groups = derive.group(found, _owner(before, inventory, amendment.swaps), [RPMDB], own)
             upper = str(mount.upper)
             with ThreadPoolExecutor(context.jobs) as pool:
                 writing = [
-                    pool.submit(derive.write_changes, layout, title, items, view, upper)
+                    pool.submit(
+                        derive.write_changes, layout, title, items, view, upper, own.get(title)
+                    )
                     for title, items in groups
                 ]
                 layers = [layer.result() for layer in writing]
@@ -147,7 +211,12 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         manifest,
         config,
         layers,
-        labels={METALAYER: "true", TITLE_LABEL: str(job.target)},
+        labels={
+            METALAYER: "true",
+            TITLE_LABEL: str(job.target),
+            **amendment.labels(),
+            **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
+        },
         created=rfc3339(job.epoch),
     )
     outputs = publish(layout, str(job.target), derived, context.arch)
@@ -158,6 +227,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         "version": job.base.version,
         "packages": len(inventory.packages),
         "prior": prior_of(context.record(job.target), prior, derived),
+        **_provenance(context, job, replaced, reporter),
         "node_layers": [
             {
                 "title": of.title,
@@ -167,6 +237,39 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             for of in layers
         ],
     }
+
+
+def _provenance(
+    context: BuildContext, job: NodeJob, replaced: Mapping[str, str], reporter: Reporter
+) -> dict[str, object]:
+    """What the record says of content beside the definition, or ahead of the base.
+
+    replaced: the sha256 of what swapped paths had before.
+    """
+    amendment = job.definition.amendment
+    found: dict[str, object] = {}
+    if job.debts:
+        found["overrides"] = [debt.to_json() for debt in job.debts]
+    if amendment.provenance():
+        found["with"] = amendment.provenance()
+        found["replaced"] = dict(replaced)
+    if job.hotfix:
+        earlier = context.record(job.target)
+        known = earlier.outputs.get("replaced") if earlier else None
+        states = standings(
+            [swap for swap in amendment.swaps if swap.of != WITH],
+            replaced,
+            known if isinstance(known, dict) else {},
+            job.hotfix_debts,
+        )
+        for state in states:
+            (reporter.note if state.state == NEEDED else reporter.warn)(f"{job.target}: {state}")
+        found["hotfix"] = {
+            "reason": job.hotfix.reason,
+            "expires": str(job.hotfix.expires),
+            "changes": [state.to_json() for state in states],
+        }
+    return found
 
 
 @contextmanager
@@ -200,8 +303,14 @@ def _forget_build_folders(upper: Path) -> None:
         remove_tree(upper / name)
 
 
-def _owner(before: Inventory, after: Inventory) -> Callable[[str], str | None]:
-    """Which layer a changed path belongs to: its package's, if the node layer brought it."""
+def _owner(
+    before: Inventory, after: Inventory, swaps: Sequence[Swap]
+) -> Callable[[str], str | None]:
+    """Which layer a changed path belongs to: its package's, if the node layer brought it.
+
+    A swapped file has a layer of its own: what is swapped often moves no other.
+    """
+    swapped = {swap.path: f"swapped {swap.path}" for swap in swaps}
     old = set(before.nevras())
     owners: dict[str, str] = {}
     for path, nevras in after.file_owners().items():
@@ -211,6 +320,8 @@ def _owner(before: Inventory, after: Inventory) -> Callable[[str], str | None]:
             owners[where[4:] if where.startswith("/usr/etc/") else where] = new[0].name
 
     def owner(path: str) -> str | None:
-        return RPMDB if path.startswith(f"/{RPMDB_FOLDER}") else owners.get(path)
+        if path.startswith(f"/{RPMDB_FOLDER}"):
+            return RPMDB
+        return swapped.get(path) or owners.get(path)
 
     return owner

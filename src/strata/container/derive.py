@@ -155,24 +155,24 @@ def group(
     return [(name, groups[name]) for name in (*head, *names, *tail)]
 
 
-def titles(manifest: Manifest) -> set[str]:
-    """The titles of an image's layers."""
-    return {layer.annotations.get(LAYER_TITLE, "") for layer in manifest.layers}
-
-
 def _size(found: Sequence[Change]) -> int:
     return sum(os.lstat(change.disk).st_size for change in found if change.kind == "file")
 
 
 def write_changes(
-    layout: Layout, title: str, found: Sequence[Change], base: Tree, upper: str
+    layout: Layout,
+    title: str,
+    found: Sequence[Change],
+    base: Tree,
+    upper: str,
+    known: Layer | None = None,
 ) -> Layer:
-    """Write a group of changes as one layer."""
+    """Write a group of changes as one layer. known: the layer it may be again."""
 
     def fill(tar: TarWriter) -> None:
         _LayerWriter(tar, base, upper, found).write()
 
-    return write_layer(layout, title, fill)
+    return write_layer(layout, title, fill, known=known)
 
 
 class _LayerWriter:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from strata.container.compress import Compressor, compressor
+from strata.container.compress import Compressor, Plain, compressor
+from strata.container.labels import LAYER_TITLE
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import CONFIG, MANIFEST, Descriptor, ImageConfig, Manifest
@@ -25,12 +26,21 @@ class Layer:
 
 
 def write_layer(
-    layout: Layout, title: str, fill: Callable[[TarWriter], None], compression: str = "gzip"
+    layout: Layout,
+    title: str,
+    fill: Callable[[TarWriter], None],
+    compression: str = "gzip",
+    known: Layer | None = None,
 ) -> Layer:
     """Write one layer; `fill` writes its entries. The same entries give the same blob.
 
-    compression: one of `compress.COMPRESSIONS`. Raises NoSpaceError, UsageError.
+    compression: one of `compress.COMPRESSIONS`. known: a layer that it may be again: then its blob
+    is taken, since hashing a tar costs little beside compressing it.
+    Raises NoSpaceError, UsageError.
     """
+    there = known is not None and layout.has(known.descriptor.digest)
+    if known is not None and there and _diff_id(fill) == known.diff_id:
+        return known
     with layout.blob_writer() as blob:
         packer, media_type = compressor(compression, blob)
         tee = _Tee(packer)
@@ -41,6 +51,32 @@ def write_layer(
         packer.finish()
     descriptor = Descriptor(media_type, blob.digest, blob.size_bytes)
     return Layer(descriptor, Digest(tee.digest.hexdigest()), title)
+
+
+def _diff_id(fill: Callable[[TarWriter], None]) -> Digest:
+    tee = _Tee(Plain(_Nowhere()))
+    tar = TarWriter(tee)
+    fill(tar)
+    tar.finish()
+    tee.flush()
+    return Digest(tee.digest.hexdigest())
+
+
+class _Nowhere:
+    def write(self, data: bytes, /) -> object:
+        """Drop bytes: only their digest is wanted."""
+        return None
+
+
+def written_layers(layout: Layout, manifest: Manifest) -> dict[str, Layer]:
+    """An image's layers by title, for the next build to know again; those without one are left
+    out."""
+    diff_ids = ImageConfig.parse(layout.read(manifest.config)).diff_ids
+    return {
+        title: Layer(replace(layer, annotations={}), diff_id, title)
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=False)
+        if (title := layer.annotations.get(LAYER_TITLE))
+    }
 
 
 def write_image(

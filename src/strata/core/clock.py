@@ -42,6 +42,11 @@ def parse_rfc3339(text: str) -> int:
     return int(moment.timestamp())
 
 
+def today() -> datetime.date:
+    """The day it is, by UTC: for what ends on a day, never for what is written to a file."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
 def date8(seconds: int) -> str:
     """The UTC date as YYYYMMDD."""
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y%m%d")

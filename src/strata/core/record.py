@@ -21,7 +21,7 @@ from strata.core.files import atomic_write, canonical_json, pretty_json
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 4 << 20
 
-KINDS = ("definition", "treefile", "overlay", "lock", "base", "tool", "strata", "clock")
+KINDS = ("definition", "treefile", "overlay", "lock", "base", "with", "tool", "strata", "clock")
 
 
 @dataclass(frozen=True, order=True)

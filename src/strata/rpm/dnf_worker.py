@@ -73,7 +73,7 @@ def restrict(base: Any, task: dict[str, Any], stays: list[str]) -> None:
             leave_only(base, available.filter(reponame=description["id"]), description["only"])
     pinned = [*task["pins"], *task["below"]]
     if pinned:
-        names = {hawkey.split_nevra(name).name for name in pinned}
+        names = {hawkey.split_nevra(name).name for name in pinned} - set(task["replace"])
         leave_only(base, available.filter(name=sorted(names)), pinned)
 
 
@@ -84,9 +84,9 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
     installed = base.sack.query().installed()
     replaced = set(task["replace"])
     restrict(base, task, sorted({one.name for one in installed} - replaced))
-    below = set(task["below"])
+    below = {name for name in task["below"] if hawkey.split_nevra(name).name not in replaced}
     missing = []
-    for name in task["below"]:
+    for name in sorted(below):
         try:
             base.install(name, strict=True)
         except dnf.exceptions.MarkingError:
@@ -183,7 +183,7 @@ def install(task: dict[str, Any]) -> dict[str, Any]:
         base.resolve()
     except dnf.exceptions.DepsolveError as error:
         return {"error": "unsolvable", "message": str(error)}
-    going = [str(package) for package in base.transaction.remove_set]
+    going = [str(one) for one in base.transaction.remove_set if one.name not in task["replaces"]]
     if going:
         return {"error": "unsolvable", "message": "this would remove " + ", ".join(going)}
     count = len(base.transaction.install_set)

@@ -33,9 +33,11 @@ def install(
     documentation: bool,
     scratch: Path,
     step: Step,
+    replaces: Sequence[str] = (),
 ) -> None:
     """Install package files, and only those, into a root (which may hold packages already).
 
+    replaces: names of packages there that may go for another build of theirs.
     With the same files and source_date_epoch the database is the same to the byte.
     Raises PackageError, ToolFailedError, NotRootError.
     """
@@ -52,6 +54,7 @@ def install(
                 "cachedir": cache,
                 "arch": arch,
                 "documentation": documentation,
+                "replaces": list(replaces),
                 "files": [str(path) for path in files],
             },
             env={"SOURCE_DATE_EPOCH": str(source_date_epoch)},

@@ -133,12 +133,26 @@ class Project:
             return self.node(target).lock
         return self.stream(target.name).lock
 
+    def hotfix(self, name: str) -> Hotfix:
+        """A hotfix by name. Raises UsageError naming those that exist."""
+        for hotfix in self.hotfixes:
+            if hotfix.name == name:
+                return hotfix
+        known = ", ".join(sorted(hotfix.name for hotfix in self.hotfixes)) or "none"
+        raise UsageError(f"there is no hotfix {name}", hint=f"strata.toml has: {known}")
+
+    def node_of(self, target: Target) -> Target:
+        """The node target that a node or hotfix target is of, with its stream."""
+        return self.hotfix(target.name).target if target.kind == "hotfix" else target
+
     def canonical(self, target: Target) -> Target:
         """The target with its stream spelled out. Raises UsageError when it does not exist."""
         if target.kind in ("node", "extensions"):
             return Target(target.kind, target.name, self.node(target).stream)
         if target.kind in ("bootc", "coreos", "bootimage"):
             self.stream(target.name)
+        if target.kind == "hotfix":
+            self.hotfix(target.name)
         return target
 
     def targets(self) -> tuple[Target, ...]:
@@ -153,18 +167,27 @@ class Project:
 
     def definition_digest(self, target: Target) -> str:
         """`sha256:…` of the lines of strata.toml that concern a target, and only those."""
-        if target.kind == "node":
-            table = self.tables["release"][target.name]["node"][target.stream]
+        if target.kind in ("node", "hotfix"):
+            node = self.node_of(target)
+            table = self.tables["release"][node.name]["node"][node.stream]
             mine = [
-                item for item in self.tables.get("override", ()) if item["target"] == str(target)
+                {"packages": item.packages, "reason": item.reason}
+                for item in self.overrides
+                if item.target == node
             ]
-            value: object = {"node": table, "override": mine}
+            value: dict[str, object] = {"node": table, "override": mine}
+            if target.kind == "hotfix":
+                value = {**value, "hotfix": self._hotfix_table(target.name)}
         else:
             stream = self.tables["stream"][target.name]
             layer = "bootc" if target.kind == "bootc" else "coreos"
             only = self.tables.get("node-only", [])
             value = {"version": stream["version"], layer: stream.get(layer), "node-only": only}
         return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+
+    def _hotfix_table(self, name: str) -> dict[str, str]:
+        table = next(item for item in self.tables["hotfix"] if item["name"] == name)
+        return {key: str(value) for key, value in table.items()}
 
 
 def load_project(folder: Path) -> Project:
