@@ -29,7 +29,7 @@ from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import pretty_json
 from strata.core.record import BuildRecord, Input, input_key
-from strata.core.versions import OSVersion, next_version
+from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
 from strata.oci.model import Manifest
 from strata.ostree.checkout import checkout
@@ -231,7 +231,7 @@ def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
 
 def next_version_of(job: BaseJob, earlier: BuildRecord | None) -> str:
     """The version of a new build: the day of the content, counted on from the earlier build."""
-    before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
+    before = str(earlier.outputs["version"]) if earlier else ""
     return str(next_version(job.stream.version, date8(job.epoch), before))
 
 
