@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from conftest import SAMPLE, Strata, make_store
-from strata.compose import osrelease
 from strata.core.record import schema
+from strata.inspect.osrelease import parse
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Index, Manifest
 from strata.ostree.repo import Repo
@@ -110,7 +110,7 @@ def os_release(store: Path, commit: str) -> dict[str, str]:
         text=True,
         check=True,
     )
-    return osrelease.parse(done.stdout)
+    return parse(done.stdout)
 
 
 def check_coreos_version(store: Path) -> str:
@@ -217,7 +217,7 @@ def test_a_changed_line_rebuilds_that_layer_and_names_the_input(
     definitions: Path, own_store: Path, strata: Strata
 ) -> None:
     path = definitions / "node/manifest.yaml"
-    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    path.write_text(path.read_text().replace('"4.19"', '"4.19.1"'))
     common = ("-C", str(definitions), "--store", str(own_store), "--json")
     told = json.loads(strata(*common, "--dry-run", "build", "node/4.19").stdout)
     assert [row["status"] for row in told] == ["up to date", "up to date", "would build"]
@@ -232,11 +232,40 @@ def test_a_changed_package_leaves_the_other_layers_blobs(
 ) -> None:
     before, _ = manifest_of(own_store, "node/4.19@sample-12")
     path = definitions / "node/manifest.yaml"
-    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    path.write_text(path.read_text().replace('"4.19"', '"4.19.1"'))
     strata("-C", str(definitions), "--store", str(own_store), "build", "node/4.19")
     after, _ = manifest_of(own_store, "node/4.19@sample-12")
     moved = {layer.digest for layer in after.layers} - {layer.digest for layer in before.layers}
     assert len(moved) == 1  # the configuration: os-release
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "echo 'OPENSHIFT_VERSION=",
+            "sed -i 's/^ID=.*/ID=node/' /usr/lib/os-release\n    echo 'OPENSHIFT_VERSION=",
+            "the node layer changes the base's os-release: ID is 'node', in the base 'debian'",
+        ),
+        (
+            'OPENSHIFT_VERSION="4.19"',
+            'OPENSHIFT_VERSION="4.18"',
+            "OPENSHIFT_VERSION in os-release is 4.18, and the treefile's ocp_version is 4.19",
+        ),
+    ],
+)
+def test_r2_4_r1_10_a_node_layer_says_the_products_version_and_no_more(
+    definitions: Path, own_store: Path, strata: Strata, old: str, new: str, problem: str
+) -> None:
+    path = definitions / "node/manifest.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    before = (own_store / "index.json").read_bytes()
+    common = ("-C", str(definitions), "--store", str(own_store))
+    done = strata(*common, "build", "node/4.19", check=False)
+    assert done.returncode == 3
+    assert problem in done.stderr
+    assert "os-release is written by the scripts at node/manifest.yaml:" in done.stderr
+    assert (own_store / "index.json").read_bytes() == before
 
 
 def test_a_published_base_needs_no_definitions_of_its_own(

@@ -31,6 +31,7 @@ from strata.core.files import pretty_json
 from strata.core.record import BuildRecord, Input, input_key
 from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
+from strata.inspect.osrelease import PATH, parse
 from strata.oci.model import Manifest
 from strata.ostree.checkout import checkout
 from strata.ostree.scan import commit_directory
@@ -256,8 +257,9 @@ def build_base(
             workspace,
             source_date_epoch=job.epoch,
             reporter=reporter,
+            before_scripts=lambda: _describe(job, root, version, reporter),
         )
-        kernel, inventory = _finish_tree(context, job, root, version, reporter)
+        kernel, inventory = _finish_tree(context, job, root, reporter)
         with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
                 repo,
@@ -299,12 +301,9 @@ def build_base(
 
 
 def _finish_tree(
-    context: BuildContext, job: BaseJob, root: Path, version: str, reporter: Reporter
+    context: BuildContext, job: BaseJob, root: Path, reporter: Reporter
 ) -> tuple[str, Inventory]:
     """From an installed root to the tree that is committed; returns its kernel and packages."""
-    _set_version(job, root, version, reporter)
-    if job.image_config:
-        rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
     with reporter.step("normalise the tree") as step:
         normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
         kernel = find_kernel(root)
@@ -329,20 +328,24 @@ def _finish_tree(
     return kernel, inventory
 
 
+def _describe(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
+    """Write into the tree what is said of it: its version, and what its boot images are made of.
+
+    The scripts come later, as upstream has it: they see the version and may go on from it.
+    """
+    _set_version(job, root, version, reporter)
+    if job.image_config:
+        rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
+
+
 def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
     """Give os-release the build's version, by the treefile's token or over the layer below's."""
     token = job.os_release_token
-    try:
-        before = rooted.read_text(root, osrelease.PATH)
-    except FileNotFoundError:
-        raise DefinitionError(
-            f"the tree of {job.target} has no /{osrelease.PATH}",
-            hint="add the package that brings it to the treefile",
-        ) from None
+    before = osrelease.read(root, str(job.target))
     after = osrelease.mutate(before, token, version)
     if after != before:
-        rooted.write_text(root, osrelease.PATH, after)
-    if token and version not in osrelease.parse(after).get("VERSION", ""):
+        rooted.write_text(root, PATH, after)
+    if token and version not in parse(after).get("VERSION", ""):
         reporter.warn(
             f"{job.target}: the mutate-os-release token {token!r} is not in os-release's VERSION"
         )

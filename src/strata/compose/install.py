@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from strata.compose.content import add_files, enable_units, remove_from_packages
@@ -27,9 +27,12 @@ def populate(
     *,
     source_date_epoch: int,
     reporter: Reporter,
+    before_scripts: Callable[[], None] = lambda: None,
 ) -> None:
     """Install a lock's packages, take out what is not wanted of them, apply the overlays and what
     else the treefile adds, run the scripts, in that order.
+
+    before_scripts: adds what the scripts may read and change.
 
     Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
@@ -61,6 +64,7 @@ def populate(
             step.detail(f"{apply_overlay(root, path)} files")
     add_files(root, treefile.files, definition.folder)
     enable_units(root, treefile)
+    before_scripts()
     environment = _environment(treefile.metadata, source_date_epoch)
     scripts = [(script.text, str(script.source)) for script in treefile.postprocess]
     for item in treefile.files:

@@ -32,6 +32,7 @@ from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import canonical_json, remove_tree
 from strata.core.record import BuildRecord, Input
+from strata.inspect.osrelease import PATH, parse
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
@@ -149,11 +150,11 @@ def resolve_base(
 
 def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
     """What conditions may ask, from the base's os-release: a node needs no base definitions."""
-    checksum = tree.lookup(osrelease.PATH)
+    checksum = tree.lookup(PATH)
     if not isinstance(checksum, str):
-        raise DefinitionError(f"the base image has no /{osrelease.PATH}")
+        raise DefinitionError(f"the base image has no /{PATH}")
     with context.workspace.repo().open_content(checksum) as stream:
-        values = osrelease.parse(stream.read().decode("utf-8"))
+        values = parse(stream.read().decode("utf-8"))
     identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
     return {
         "deriving": True,
@@ -174,6 +175,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
     with _base_root(context, tree) as lower, workspace.scratch("node") as scratch:
         with overlay_mount(lower, scratch) as mount:
             before = read_inventory(mount.merged)
+            release = osrelease.read(mount.merged, "the base image")
             populate(
                 mount.merged,
                 job.definition,
@@ -182,6 +184,8 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
                 source_date_epoch=job.epoch,
                 reporter=reporter,
             )
+            added = osrelease.read(mount.merged, str(job.target))
+            osrelease.check_node(release, added, job.definition.treefile)
             _clean(mount.merged, reporter)
             inventory = read_inventory(mount.merged)
         _forget_build_folders(mount.upper)
