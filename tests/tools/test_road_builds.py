@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -143,13 +144,39 @@ def test_r1_20_the_coreos_layer_says_what_boot_images_are_made_of(built_store: P
 def test_r2_2_the_coreos_layer_carries_its_version_and_the_bootc_layer_the_oss_own(
     built_store: Path,
 ) -> None:
-    version = check_coreos_version(built_store)
+    check_coreos_version(built_store)
     bootc = os_release(built_store, "bootc/sample-12")
     assert bootc["PRETTY_NAME"] == "Debian GNU/Linux 12 (bookworm)"
     assert not {"OSTREE_VERSION", "IMAGE_VERSION", "VARIANT_ID"} & set(bootc)
-    # R2.11: the node image keeps its base's version.
+
+
+def test_r2_10_r2_11_a_base_image_says_what_it_is_and_the_node_image_keeps_it(
+    built_store: Path,
+) -> None:
+    _, coreos = manifest_of(built_store, "coreos/sample-12")
+    version = coreos.labels["org.opencontainers.image.version"]
+    said = {
+        "containers.bootc": "1",
+        "ostree.bootable": "1",
+        "org.opencontainers.image.title": "Debian GNU/Linux CoreOS 12.9",
+        "org.opencontainers.image.description": "Debian GNU/Linux CoreOS 12.9",
+        "com.coreos.osname": "sample-coreos",
+        "com.coreos.stream": "sample-12",
+        "io.openshift.build.versions": f"machine-os={version}",
+        "io.openshift.build.version-display-names": "machine-os=Debian GNU/Linux CoreOS 12.9",
+    }
+    assert said.items() <= coreos.labels.items()
+    assert re.fullmatch("[0-9a-f]{64}", coreos.labels["com.coreos.inputhash"])
+    assert coreos.labels["strata.target"] == "coreos/sample-12"
     _, node = manifest_of(built_store, "node/4.19@sample-12")
-    assert node.labels["org.opencontainers.image.version"] == version
+    target = {"strata.target": "node/4.19@sample-12", "io.openshift.metalayer": "true"}
+    assert node.labels == {**coreos.labels, **target}
+    for config in (coreos, node):
+        assert config.config["Cmd"] == ["/sbin/init"]
+        assert config.config["StopSignal"] == "SIGRTMIN+3"
+    _, bootc = manifest_of(built_store, "bootc/sample-12")
+    assert bootc.labels["org.opencontainers.image.title"] == "Debian GNU/Linux 12.9"
+    assert "io.openshift.build.versions" not in bootc.labels
 
 
 @pytest.mark.parametrize("token_in", ["coreos", "bootc"])

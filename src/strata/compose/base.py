@@ -7,7 +7,7 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
+from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container.encapsulate import Options, encapsulate
@@ -28,7 +29,7 @@ from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import pretty_json
-from strata.core.record import BuildRecord, Input, input_key
+from strata.core.record import BuildRecord, Input
 from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
 from strata.inspect.osrelease import PATH, parse
@@ -45,21 +46,14 @@ from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_confi
 from strata.treefile.project import Stream
 from strata.treefile.target import Target
 
-COMMAND = ("/sbin/init",)
-INPUT_HASH_LABEL = "com.coreos.inputhash"
-STREAM_LABEL = "com.coreos.stream"
-TITLE_LABEL = "org.opencontainers.image.title"
-# What makes a change of content; the other inputs may change bytes without meaning to.
-CONTENT_KINDS = ("definition", "treefile", "overlay", "lock", "base")
-
 
 @dataclass(frozen=True)
 class BaseJob:
     """A base layer, ready to be built: all that goes in is known and digested.
 
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
-    version takes the place of in os-release. image_config: what its boot images are made of, for
-    the tree to say; empty for none.
+    version takes the place of in os-release. identity: what the system is called. image_config:
+    what its boot images are made of, for the tree to say; empty for none.
     """
 
     target: Target
@@ -70,6 +64,7 @@ class BaseJob:
     inputs: tuple[Input, ...]
     epoch: int
     os_release_token: str
+    identity: Identity
     image_config: Mapping[str, object]
 
     def build(
@@ -100,7 +95,9 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
             f"{target} has no treefile in strata.toml",
             hint="only layers with a treefile are built",
         )
-    variant = _Variant(source.treefile, stream_variables(stream))
+    told = stream.version_labels and target.kind == "coreos"
+    identity = Identity("", stream.name, version_labels=told)
+    variant = _Variant(source.treefile, stream_variables(stream), identity)
     if source.build_args:
         variant = _read_variant(context.project.path, source.build_args, stream)
     store = context.workspace.store
@@ -143,6 +140,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
     epoch = _epoch(context, lock, target) if given is None else given
     token = variant.os_release_token or definition.treefile.mutate_os_release
+    name = variant.identity.name or str(definition.treefile.metadata.get("name", ""))
     return BaseJob(
         target,
         stream,
@@ -152,6 +150,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         tuple(sorted(inputs)),
         epoch,
         token,
+        replace(variant.identity, name=name),
         images.values,
     )
 
@@ -162,6 +161,7 @@ class _Variant:
 
     treefile: str
     variables: Mapping[str, Variable]
+    identity: Identity
     os_release_token: str = ""
     image_config: str = ""
     inputs: tuple[Input, ...] = ()
@@ -179,6 +179,12 @@ def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
     return _Variant(
         str(Path(name).parent / arguments.manifest),
         arguments.variables,
+        Identity(
+            arguments.values["NAME"],
+            arguments.values["STREAM"],
+            arguments.values["DESCRIPTION"],
+            stream.version_labels or bool(arguments.values.get("INJECT_OPENSHIFT_VERSION_LABELS")),
+        ),
         arguments.values["MUTATE_OS_RELEASE"],
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
@@ -258,8 +264,10 @@ def build_base(
             source_date_epoch=job.epoch,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),
+            name=job.identity.name,
         )
         kernel, inventory = _finish_tree(context, job, root, reporter)
+        called = parse(osrelease.read(root, str(job.target))).get("NAME", "Linux")
         with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
                 repo,
@@ -273,6 +281,13 @@ def build_base(
             )
             writer.set_ref(str(job.target), commit)
             step.detail(commit[:12])
+    labels = base_labels(
+        job.identity,
+        target=str(job.target),
+        version=version,
+        description=f"{called} {job.stream.version}",
+        inputs=job.inputs,
+    )
     with reporter.step("encapsulate") as step:
         prior = stored_manifest(workspace.layout, str(job.target), context.arch)
         plan = read_plan(Manifest.parse(workspace.layout.read(prior))) if prior else ()
@@ -281,7 +296,7 @@ def build_base(
             commit,
             workspace.layout,
             component_map(inventory, kernel),
-            Options(context.arch, _labels(job), COMMAND, threads=context.jobs),
+            Options(context.arch, labels, COMMAND, threads=context.jobs, stop_signal=STOP_SIGNAL),
             packing=partial(pack_stable, prior=plan),
             step=step,
         )
@@ -349,12 +364,3 @@ def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> 
         reporter.warn(
             f"{job.target}: the mutate-os-release token {token!r} is not in os-release's VERSION"
         )
-
-
-def _labels(job: BaseJob) -> dict[str, str]:
-    content = [item for item in job.inputs if item.kind in CONTENT_KINDS]
-    return {
-        INPUT_HASH_LABEL: input_key(content).removeprefix("sha256:"),
-        STREAM_LABEL: job.stream.name,
-        TITLE_LABEL: str(job.target),
-    }

@@ -25,7 +25,7 @@ from strata.compose.overlaymount import overlay_mount
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
 from strata.container.importer import import_image
-from strata.container.labels import METALAYER, VERSION
+from strata.container.labels import METALAYER, TARGET, VERSION
 from strata.core import rooted
 from strata.core.clock import rfc3339, source_date_epoch
 from strata.core.errors import DefinitionError
@@ -47,7 +47,6 @@ from strata.treefile.target import Target
 
 PKGLIST_PATH = "usr/share/openshift/base/meta.json"
 PKGLIST_TITLE = "package list"
-TITLE_LABEL = "org.opencontainers.image.title"
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         manifest,
         config,
         layers,
-        labels={METALAYER: "true", TITLE_LABEL: str(job.target)},
+        labels={METALAYER: "true", TARGET: str(job.target)},
         created=rfc3339(job.epoch),
     )
     outputs = publish(layout, str(job.target), derived, context.arch)

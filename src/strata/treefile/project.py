@@ -51,6 +51,7 @@ class Stream:
     coreos: LayerSource
     lock: str
     tag: str
+    version_labels: bool
     bootimages: BootImages | None
 
 
@@ -157,6 +158,8 @@ class Project:
             layer = "bootc" if target.kind == "bootc" else "coreos"
             only = self.tables.get("node-only", [])
             value = {"version": stream["version"], layer: stream.get(layer), "node-only": only}
+            if layer == "coreos" and "version-labels" in stream:
+                value["version-labels"] = stream["version-labels"]
         return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
@@ -253,6 +256,7 @@ class _Reader:
             coreos=coreos,
             lock=table.get("lock", ""),
             tag=table.get("tag", ""),
+            version_labels=table.get("version-labels", False),
             bootimages=BootImages(
                 self.file((*path, "bootimages"), images["config"]), tuple(images["formats"])
             )

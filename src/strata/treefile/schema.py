@@ -31,6 +31,9 @@ STREAM = (
     Key("lock", "text", "where its lock is kept"),
     Key("tag", "text", "the moving tag it is published under"),
     Key(
+        "version-labels", "flag", "labels that tell a release payload the version of its machine-os"
+    ),
+    Key(
         "bootimages",
         "table",
         "its boot images",
