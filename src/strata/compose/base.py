@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
+from strata.compose.bootfiles import NOTHING, BootFiles, beside, read_boot_files
 from strata.compose.components import component_map
+from strata.compose.composefs import check_composefs
+from strata.compose.contentmanifest import (
+    ContentSets,
+    read_content_sets,
+    write_content_manifest,
+)
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
@@ -28,7 +35,6 @@ from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
-from strata.core.files import pretty_json
 from strata.core.record import BuildRecord, Input
 from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
@@ -42,8 +48,7 @@ from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
 from strata.treefile.buildargs import load_build_args
 from strata.treefile.conditions import Variable
-from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_config
-from strata.treefile.project import Stream
+from strata.treefile.project import BootImages, Stream
 from strata.treefile.target import Target
 
 
@@ -52,8 +57,8 @@ class BaseJob:
     """A base layer, ready to be built: all that goes in is known and digested.
 
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
-    version takes the place of in os-release. identity: what the system is called. image_config:
-    what its boot images are made of, for the tree to say; empty for none.
+    version takes the place of in os-release. identity: what the system is called. boot: what
+    makers of boot images find in the tree. content_sets: by repository.
     """
 
     target: Target
@@ -65,7 +70,8 @@ class BaseJob:
     epoch: int
     os_release_token: str
     identity: Identity
-    image_config: Mapping[str, object]
+    boot: BootFiles
+    content_sets: Mapping[str, str] | None
 
     def build(
         self,
@@ -124,15 +130,18 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         layer=str(target),
         origin=lock.explain,
     )
-    images = _image_config(context, target, stream, variant)
+    boot = _boot_files(context, target, stream, variant)
+    sets = _content_sets(context, stream)
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
         *variant.inputs,
-        *(Input("treefile", name, f"sha256:{digest}") for name, digest in images.inputs),
+        *boot.inputs,
         Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
+    if sets:
+        inputs.append(Input("treefile", stream.content_sets, f"sha256:{sets.sha256}"))
     if parent:
         inputs.append(Input("base", "bootc commit", parent))
     given = source_date_epoch()
@@ -151,19 +160,24 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         epoch,
         token,
         replace(variant.identity, name=name),
-        images.values,
+        boot,
+        sets.names if sets else None,
     )
 
 
 @dataclass(frozen=True)
 class _Variant:
-    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's."""
+    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's.
+
+    folder: the build-args file's, None without one.
+    """
 
     treefile: str
     variables: Mapping[str, Variable]
     identity: Identity
     os_release_token: str = ""
     image_config: str = ""
+    folder: str | None = None
     inputs: tuple[Input, ...] = ()
 
 
@@ -187,19 +201,35 @@ def _read_variant(folder: Path, name: str, stream: Stream) -> _Variant:
         ),
         arguments.values["MUTATE_OS_RELEASE"],
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
+        str(Path(name).parent),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
 
 
-def _image_config(
+def _boot_files(
     context: BuildContext, target: Target, stream: Stream, variant: _Variant
-) -> BootImageConfig:
-    """The image.yaml of strata.toml's `bootimages`, or of the build-args file (R1.20)."""
-    name = stream.bootimages.config if stream.bootimages else variant.image_config
-    if target.kind != "coreos" or not name:
-        return BootImageConfig({}, ())
+) -> BootFiles:
+    """Those of strata.toml's `bootimages`, else those beside the build-args file (R1.20, R1.21)."""
+    if target.kind != "coreos":
+        return NOTHING
+    images = stream.bootimages or BootImages("", ())
     folder = context.project.path
-    return read_image_config(folder / name, root=folder, stream=stream.name)
+    return read_boot_files(
+        folder,
+        config=images.config or variant.image_config,
+        platforms=images.platforms or beside(folder, variant.folder, "platforms.yaml"),
+        live=images.live or beside(folder, variant.folder, "live"),
+        stream=variant.identity.stream,
+        arch=context.arch,
+    )
+
+
+def _content_sets(context: BuildContext, stream: Stream) -> ContentSets | None:
+    return (
+        read_content_sets(context.project.path, stream.content_sets)
+        if stream.content_sets
+        else None
+    )
 
 
 def stream_variables(stream: Stream) -> dict[str, Variable]:
@@ -319,6 +349,8 @@ def _finish_tree(
     context: BuildContext, job: BaseJob, root: Path, reporter: Reporter
 ) -> tuple[str, Inventory]:
     """From an installed root to the tree that is committed; returns its kernel and packages."""
+    if job.target.kind == "coreos":
+        check_composefs(root, job.stream.composefs)
     with reporter.step("normalise the tree") as step:
         normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
         kernel = find_kernel(root)
@@ -349,8 +381,13 @@ def _describe(job: BaseJob, root: Path, version: str, reporter: Reporter) -> Non
     The scripts come later, as upstream has it: they see the version and may go on from it.
     """
     _set_version(job, root, version, reporter)
-    if job.image_config:
-        rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
+    job.boot.write(root, job.lock.arch)
+    if job.content_sets is not None:
+        repos = [repo.id for repo in job.definition.repos]
+        for repo in write_content_manifest(root, job.content_sets, repos, job.lock.arch):
+            reporter.warn(
+                f"{job.target}: {job.stream.content_sets} has no content set for repository {repo}"
+            )
 
 
 def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
