@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
-from strata.compose.context import BuildContext
+from strata.compose.context import BuildContext, hermetic
 from strata.compose.workspace import Workspace
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
@@ -34,6 +35,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="e.g. node/4.19")
     parser.add_argument("--base", metavar="IMGREF", help="build node targets on this image")
     parser.add_argument(
+        "--hermetic",
+        metavar="FILE",
+        help="a .repo file of prefetched packages: its repositories, and no others, are used",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="build again what is up to date, and compare to the byte",
@@ -42,8 +48,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def build(context: Context, arguments: argparse.Namespace) -> int:
     """Build and say what became of each target."""
+    build_context = make_build_context(context)
+    if arguments.hermetic:
+        build_context = hermetic(build_context, Path(arguments.hermetic))
     results = build_targets(
-        make_build_context(context),
+        build_context,
         [Target.parse(text) for text in arguments.targets],
         base=ImageReference.parse(arguments.base) if arguments.base else None,
         verify=arguments.verify,

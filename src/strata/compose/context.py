@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strata.compose.workspace import Workspace
-from strata.core.errors import PackageError
+from strata.core.errors import PackageError, UsageError
 from strata.core.record import BuildRecord
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER
 from strata.treefile.project import Project
 from strata.treefile.target import Target
+
+
+def hermetic(context: BuildContext, file: Path) -> BuildContext:
+    """The context of a build whose repositories are those of one .repo file, and no others (R2.15).
+
+    Treefiles find theirs there by the same ids. Raises UsageError when the file is not there.
+    """
+    if not file.is_file():
+        raise UsageError(
+            f"there is no file {file}", hint="name the .repo file of what was prefetched"
+        )
+    return replace(context, project=replace(context.project, repos=(str(file.absolute()),)))
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,10 @@ def load_definition(
     known = _repositories(project, known_to_repos, arch)
     for wanted in flattened.repos:
         if wanted.text not in known:
+            files = ", ".join(project.repos) or "no .repo file"
             raise DefinitionError(
                 f"{wanted.source}: no repository is called {wanted.text}",
-                hint=f"strata.toml's repos files have: {', '.join(sorted(known)) or 'none'}",
+                hint=f"{files} has: {', '.join(sorted(known)) or 'none'}",
                 context={"file": wanted.source, "key": "repos"},
             )
     repos = tuple(known[wanted.text] for wanted in flattened.repos)
