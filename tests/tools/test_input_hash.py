@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from strata.compose.base import prepare_base
+from strata.compose.base import BaseJob, next_version_of, prepare_base
 from strata.compose.context import BuildContext
 from strata.compose.labels import input_hash
 from strata.compose.workspace import Workspace
 from strata.core.events import silent
+from strata.core.record import Input
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
 
@@ -71,9 +72,14 @@ def store(tmp_path: Path) -> Path:
     return made
 
 
+def prepared(definitions: Path, store: Path, *, dev: bool = False) -> BaseJob:
+    workspace = Workspace.create(store)
+    context = BuildContext(load_project(definitions), workspace, "x86_64", 1, dev)
+    return prepare_base(context, Target("coreos", "s-1"), silent())
+
+
 def hashed(definitions: Path, store: Path) -> str:
-    context = BuildContext(load_project(definitions), Workspace.create(store), "x86_64", 1)
-    return input_hash(prepare_base(context, Target("coreos", "s-1"), silent()).inputs)
+    return input_hash(prepared(definitions, store).inputs)
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
@@ -142,3 +148,11 @@ def test_r2_12_where_the_store_is_does_not_count(
 ) -> None:
     before = hashed(definitions, store)
     assert hashed(definitions, store.rename(tmp_path / "another")) == before
+
+
+def test_r2_6_what_a_developer_builds_is_no_release(definitions: Path, store: Path) -> None:
+    release, dev = (prepared(definitions, store, dev=flag) for flag in (False, True))
+    assert next_version_of(release, None) == "1.2.20231114-0"
+    assert next_version_of(dev, None, dev=True) == "1.2.20231114-0.dev"
+    # The release after it is built anew, and is not the developer's image under its own name.
+    assert set(dev.inputs) - set(release.inputs) == {Input("definition", "developer build", ".dev")}

@@ -142,3 +142,5 @@ def test_r2_8_a_version_without_an_os_release_has_no_order_across_schemes(
 )
 def test_r2_6_n_goes_on_within_the_day_alone(earlier: str, build: int) -> None:
     assert next_version("12.9", "20260711", earlier) == OSVersion(12, 9, "20260711", build)
+    dev = next_version("12.9", "20260711", earlier, dev=True)
+    assert str(dev) == f"12.9.20260711-{build}.dev"

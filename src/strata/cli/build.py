@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
@@ -35,6 +36,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="e.g. node/4.19")
     parser.add_argument("--base", metavar="IMGREF", help="build node targets on this image")
     parser.add_argument(
+        "--dev",
+        action="store_true",
+        help="base layers that are built get a version that ends in .dev",
+    )
+    parser.add_argument(
         "--hermetic",
         metavar="FILE",
         help="a .repo file of prefetched packages: its repositories, and no others, are used",
@@ -48,7 +54,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def build(context: Context, arguments: argparse.Namespace) -> int:
     """Build and say what became of each target."""
-    build_context = make_build_context(context)
+    build_context = replace(make_build_context(context), dev=arguments.dev)
     if arguments.hermetic:
         build_context = hermetic(build_context, Path(arguments.hermetic))
     results = build_targets(

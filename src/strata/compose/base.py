@@ -84,7 +84,7 @@ class BaseJob:
         version = (
             str(earlier.outputs["version"])
             if earlier and current
-            else next_version_of(self, earlier)
+            else next_version_of(self, earlier, dev=context.dev)
         )
         return build_base(context, self, version, reporter)
 
@@ -144,6 +144,8 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("treefile", stream.content_sets, f"sha256:{sets.sha256}"))
     if parent:
         inputs.append(Input("base", "bootc commit", parent))
+    if context.dev:
+        inputs.append(Input("definition", "developer build", ".dev"))
     given = source_date_epoch()
     if given is not None:
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
@@ -266,10 +268,13 @@ def _epoch(context: BuildContext, lock: Lock, target: Target) -> int:
     return max(lock.generated, int(str(below.outputs["epoch"])) if below else 0)
 
 
-def next_version_of(job: BaseJob, earlier: BuildRecord | None) -> str:
-    """The version of a new build: the day of the content, counted on from the earlier build."""
+def next_version_of(job: BaseJob, earlier: BuildRecord | None, *, dev: bool = False) -> str:
+    """The version of a new build: the day of the content, counted on from the earlier build.
+
+    dev: it is a developer's.
+    """
     before = str(earlier.outputs["version"]) if earlier else ""
-    return str(next_version(job.stream.version, date8(job.epoch), before))
+    return str(next_version(job.stream.version, date8(job.epoch), before, dev=dev))
 
 
 def build_base(

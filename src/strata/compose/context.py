@@ -29,12 +29,13 @@ def hermetic(context: BuildContext, file: Path) -> BuildContext:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """One `strata build`. jobs: threads for compression and hashing."""
+    """One `strata build`. jobs: threads for compression and hashing. dev: it is a developer's."""
 
     project: Project
     workspace: Workspace
     arch: str
     jobs: int
+    dev: bool = False
 
     def record(self, target: Target) -> BuildRecord | None:
         """The record of the target's last build, or None when it was never built here."""

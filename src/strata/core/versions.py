@@ -181,11 +181,12 @@ def age(version: Version) -> tuple[int, int, str]:
     raise ValueError(f"{version} {missing}: it has no order among versions of other schemes")
 
 
-def next_version(stream: str, date: str, earlier: str = "") -> OSVersion:
+def next_version(stream: str, date: str, earlier: str = "", *, dev: bool = False) -> OSVersion:
     """The version of a new build of stream "X.Y" with the content of a day (YYYYMMDD).
 
-    earlier: the version of the build before. N goes on from it when X, Y and the day are the same;
-    after another day, and after a version of another scheme or none, it is 0.
+    dev: it is a developer's, and no release. earlier: the version of the build before. N goes on
+    from it when X, Y and the day are the same; after another day, and after a version of another
+    scheme or none, it is 0.
     """
     major, minor = (int(part) for part in stream.split("."))
     build = 0
@@ -196,7 +197,7 @@ def next_version(stream: str, date: str, earlier: str = "") -> OSVersion:
     else:
         if (before.major, before.minor, before.date) == (major, minor, date):
             build = before.build + 1
-    return OSVersion(major, minor, date, build)
+    return OSVersion(major, minor, date, build, dev)
 
 
 def _split(digits: str) -> tuple[int, ...]:
