@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -127,18 +128,35 @@ def check_coreos_version(store: Path) -> str:
     return version
 
 
-def test_r1_20_the_coreos_layer_says_what_boot_images_are_made_of(built_store: Path) -> None:
-    repo = Repo.open(built_store / "repo")
-    path = "usr/share/coreos-assembler/image.json"
-    tree = Tree.load(repo, repo.rev_parse("coreos/sample-12"))
+def document(repo: Repo, tree: Tree, path: str) -> Any:
+    """A JSON file of a tree."""
     checksum = tree.lookup(path)
     assert isinstance(checksum, str)
     with repo.open_content(checksum) as stream:
-        found = json.loads(stream.read())
-    assert found == {"extra-kargs": ["console=tty0", "console=ttyS0"], "size": 10}
-    assert Tree.load(repo, repo.rev_parse("bootc/sample-12")).lookup(path) is None
+        return json.loads(stream.read())
+
+
+def test_r1_20_r1_21_the_coreos_layer_says_what_boot_images_are_made_of(built_store: Path) -> None:
+    repo = Repo.open(built_store / "repo")
+    tree = Tree.load(repo, repo.rev_parse("coreos/sample-12"))
+    folder = "usr/share/coreos-assembler"
+    kargs = ["console=tty0", "console=ttyS0"]
+    assert document(repo, tree, f"{folder}/image.json") == {"extra-kargs": kargs, "size": 10}
+    platforms = {"qemu": {"kernel_arguments": ["console=ttyS0"]}}
+    assert document(repo, tree, f"{folder}/platforms.json") == platforms
+    assert Tree.load(repo, repo.rev_parse("bootc/sample-12")).folder(folder) is None
     record = json.loads((built_store / "records/coreos/sample-12.json").read_text())
-    assert "coreos/image.yaml" in [item["name"] for item in record["inputs"]]
+    named = {item["name"] for item in record["inputs"]}
+    assert {"coreos/image.yaml", "coreos/platforms.yaml", "content-sets.yaml"} <= named
+
+
+def test_r2_14_base_layers_say_their_content_sets(built_store: Path) -> None:
+    repo = Repo.open(built_store / "repo")
+    for layer in ("bootc", "coreos"):
+        tree = Tree.load(repo, repo.rev_parse(f"{layer}/sample-12"))
+        found = document(repo, tree, "usr/share/buildinfo/content_manifest.json")
+        assert found["content_sets"] == ["sample-12-for-x86_64-baseos-rpms"]
+        assert found["metadata"]["image_layer_index"] == 1
 
 
 def test_r2_2_the_coreos_layer_carries_its_version_and_the_bootc_layer_the_oss_own(
