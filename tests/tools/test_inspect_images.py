@@ -101,6 +101,7 @@ def tree(root: Path) -> None:
     (root / "usr/bin/sh").symlink_to("tool")
     (root / "usr/lib/empty").touch()
     (root / "usr/lib/gone").write_text("gone")
+    (root / "usr/lib/os-release").write_text("ID=x\nVERSION_ID=1\n")
     (root / "usr/lib/py/a.py").write_text("a = 1\n")
     (root / "usr/lib/py/b.py").write_text("b = 1\n")
     for name in "ab":
@@ -194,6 +195,26 @@ def test_r3_3_a_pyc_of_the_base_is_not_rewritten(
         "with": [],
         "same": [],
         "removes": [f"a derived layer removes {path}, which the base compiled"],
+    }
+
+
+def test_r2_4_a_derived_layer_adds_the_products_version_to_os_release(
+    base: tuple[Layout, Manifest, ImageConfig],
+) -> None:
+    found = {}
+    for name, text in {
+        "adds": "ID=x\nVERSION_ID='1'\nOPENSHIFT_VERSION=4.19\n",
+        "changes": "ID=y\nVERSION_ID=1\nMORE=1\n",
+    }.items():
+        tar = Tar().add("usr/lib/os-release", text.encode())
+        with looking(derive(base, tar)) as image:
+            outcomes = {of.rule.id: of for of in lint_image(*image, read_files(*image))}
+            assert outcomes["node-os-release"].skipped == ""
+            found[name] = [of.message for of in outcomes["node-os-release"].findings]
+    changed = "a derived layer changes os-release:"
+    assert found == {
+        "adds": [],
+        "changes": [f"{changed} ID is 'y', in the base 'x'", f"{changed} MORE is added"],
     }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from conftest import SAMPLE, Strata, make_store
-from strata.compose import osrelease
 from strata.core.record import schema
+from strata.inspect.osrelease import parse
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Index, Manifest
 from strata.ostree.repo import Repo
@@ -111,7 +113,7 @@ def os_release(store: Path, commit: str) -> dict[str, str]:
         text=True,
         check=True,
     )
-    return osrelease.parse(done.stdout)
+    return parse(done.stdout)
 
 
 def check_coreos_version(store: Path) -> str:
@@ -127,30 +129,73 @@ def check_coreos_version(store: Path) -> str:
     return version
 
 
-def test_r1_20_the_coreos_layer_says_what_boot_images_are_made_of(built_store: Path) -> None:
-    repo = Repo.open(built_store / "repo")
-    path = "usr/share/coreos-assembler/image.json"
-    tree = Tree.load(repo, repo.rev_parse("coreos/sample-12"))
+def document(repo: Repo, tree: Tree, path: str) -> Any:
+    """A JSON file of a tree."""
     checksum = tree.lookup(path)
     assert isinstance(checksum, str)
     with repo.open_content(checksum) as stream:
-        found = json.loads(stream.read())
-    assert found == {"extra-kargs": ["console=tty0", "console=ttyS0"], "size": 10}
-    assert Tree.load(repo, repo.rev_parse("bootc/sample-12")).lookup(path) is None
+        return json.loads(stream.read())
+
+
+def test_r1_20_r1_21_the_coreos_layer_says_what_boot_images_are_made_of(built_store: Path) -> None:
+    repo = Repo.open(built_store / "repo")
+    tree = Tree.load(repo, repo.rev_parse("coreos/sample-12"))
+    folder = "usr/share/coreos-assembler"
+    kargs = ["console=tty0", "console=ttyS0"]
+    assert document(repo, tree, f"{folder}/image.json") == {"extra-kargs": kargs, "size": 10}
+    platforms = {"qemu": {"kernel_arguments": ["console=ttyS0"]}}
+    assert document(repo, tree, f"{folder}/platforms.json") == platforms
+    assert Tree.load(repo, repo.rev_parse("bootc/sample-12")).folder(folder) is None
     record = json.loads((built_store / "records/coreos/sample-12.json").read_text())
-    assert "coreos/image.yaml" in [item["name"] for item in record["inputs"]]
+    named = {item["name"] for item in record["inputs"]}
+    assert {"coreos/image.yaml", "coreos/platforms.yaml", "content-sets.yaml"} <= named
+
+
+def test_r2_14_base_layers_say_their_content_sets(built_store: Path) -> None:
+    repo = Repo.open(built_store / "repo")
+    for layer in ("bootc", "coreos"):
+        tree = Tree.load(repo, repo.rev_parse(f"{layer}/sample-12"))
+        found = document(repo, tree, "usr/share/buildinfo/content_manifest.json")
+        assert found["content_sets"] == ["sample-12-for-x86_64-baseos-rpms"]
+        assert found["metadata"]["image_layer_index"] == 1
 
 
 def test_r2_2_the_coreos_layer_carries_its_version_and_the_bootc_layer_the_oss_own(
     built_store: Path,
 ) -> None:
-    version = check_coreos_version(built_store)
+    check_coreos_version(built_store)
     bootc = os_release(built_store, "bootc/sample-12")
     assert bootc["PRETTY_NAME"] == "Debian GNU/Linux 12 (bookworm)"
     assert not {"OSTREE_VERSION", "IMAGE_VERSION", "VARIANT_ID"} & set(bootc)
-    # R2.11: the node image keeps its base's version.
+
+
+def test_r2_10_r2_11_a_base_image_says_what_it_is_and_the_node_image_keeps_it(
+    built_store: Path,
+) -> None:
+    _, coreos = manifest_of(built_store, "coreos/sample-12")
+    version = coreos.labels["org.opencontainers.image.version"]
+    said = {
+        "containers.bootc": "1",
+        "ostree.bootable": "1",
+        "org.opencontainers.image.title": "Debian GNU/Linux CoreOS 12.9",
+        "org.opencontainers.image.description": "Debian GNU/Linux CoreOS 12.9",
+        "com.coreos.osname": "sample-coreos",
+        "com.coreos.stream": "sample-12",
+        "io.openshift.build.versions": f"machine-os={version}",
+        "io.openshift.build.version-display-names": "machine-os=Debian GNU/Linux CoreOS 12.9",
+    }
+    assert said.items() <= coreos.labels.items()
+    assert re.fullmatch("[0-9a-f]{64}", coreos.labels["com.coreos.inputhash"])
+    assert coreos.labels["strata.target"] == "coreos/sample-12"
     _, node = manifest_of(built_store, "node/4.19@sample-12")
-    assert node.labels["org.opencontainers.image.version"] == version
+    target = {"strata.target": "node/4.19@sample-12", "io.openshift.metalayer": "true"}
+    assert node.labels == {**coreos.labels, **target}
+    for config in (coreos, node):
+        assert config.config["Cmd"] == ["/sbin/init"]
+        assert config.config["StopSignal"] == "SIGRTMIN+3"
+    _, bootc = manifest_of(built_store, "bootc/sample-12")
+    assert bootc.labels["org.opencontainers.image.title"] == "Debian GNU/Linux 12.9"
+    assert "io.openshift.build.versions" not in bootc.labels
 
 
 @pytest.mark.parametrize("token_in", ["coreos", "bootc"])
@@ -199,7 +244,7 @@ def test_a_changed_line_rebuilds_that_layer_and_names_the_input(
     definitions: Path, own_store: Path, strata: Strata
 ) -> None:
     path = definitions / "node/manifest.yaml"
-    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    path.write_text(path.read_text().replace('"4.19"', '"4.19.1"'))
     common = ("-C", str(definitions), "--store", str(own_store), "--json")
     told = json.loads(strata(*common, "--dry-run", "build", "node/4.19").stdout)
     assert [row["status"] for row in told] == ["up to date", "up to date", "would build"]
@@ -214,11 +259,40 @@ def test_a_changed_package_leaves_the_other_layers_blobs(
 ) -> None:
     before, _ = manifest_of(own_store, "node/4.19@sample-12")
     path = definitions / "node/manifest.yaml"
-    path.write_text(path.read_text().replace('VERSION="4.19"', 'VERSION="4.19.1"'))
+    path.write_text(path.read_text().replace('"4.19"', '"4.19.1"'))
     strata("-C", str(definitions), "--store", str(own_store), "build", "node/4.19")
     after, _ = manifest_of(own_store, "node/4.19@sample-12")
     moved = {layer.digest for layer in after.layers} - {layer.digest for layer in before.layers}
     assert len(moved) == 1  # the configuration: os-release
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "echo 'OPENSHIFT_VERSION=",
+            "sed -i 's/^ID=.*/ID=node/' /usr/lib/os-release\n    echo 'OPENSHIFT_VERSION=",
+            "the node layer changes the base's os-release: ID is 'node', in the base 'debian'",
+        ),
+        (
+            'OPENSHIFT_VERSION="4.19"',
+            'OPENSHIFT_VERSION="4.18"',
+            "OPENSHIFT_VERSION in os-release is 4.18, and the treefile's ocp_version is 4.19",
+        ),
+    ],
+)
+def test_r2_4_r1_10_a_node_layer_says_the_products_version_and_no_more(
+    definitions: Path, own_store: Path, strata: Strata, old: str, new: str, problem: str
+) -> None:
+    path = definitions / "node/manifest.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    before = (own_store / "index.json").read_bytes()
+    common = ("-C", str(definitions), "--store", str(own_store))
+    done = strata(*common, "build", "node/4.19", check=False)
+    assert done.returncode == 3
+    assert problem in done.stderr
+    assert "os-release is written by the scripts at node/manifest.yaml:" in done.stderr
+    assert (own_store / "index.json").read_bytes() == before
 
 
 def test_a_published_base_needs_no_definitions_of_its_own(

@@ -1,4 +1,4 @@
-"""os-release, normalising, overlays and the build order."""
+"""Normalising, overlays and the build order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from strata.compose import osrelease
 from strata.compose.components import tree_path
 from strata.compose.definitions import Definition, load_definition
 from strata.compose.graph import build_order
@@ -35,41 +34,6 @@ from strata.treefile.treefile import flatten
 pytestmark = pytest.mark.unit
 
 SAMPLE = Path(__file__).parents[2] / "definitions/sample"
-
-RHEL = """\
-# a comment
-NAME="Red Hat Enterprise Linux"
-
-VERSION="9.8 (Plow)"
-ID="rhel"
-VERSION_ID="9.8"
-PRETTY_NAME="Red Hat Enterprise Linux 9.8 (Plow)"
-HOME_URL="https://www.example/2019.8"
-"""
-
-
-def test_r2_2_the_version_takes_the_tokens_place() -> None:
-    text = osrelease.mutate(RHEL, "9.8", "9.8.20260403-0")
-    assert text.splitlines() == [
-        'NAME="Red Hat Enterprise Linux"',
-        'VERSION="9.8.20260403-0 (Plow)"',
-        "ID=rhel",
-        "VERSION_ID=9.8",
-        'PRETTY_NAME="Red Hat Enterprise Linux 9.8.20260403-0 (Plow)"',
-        'HOME_URL="https://www.example/2019.8"',
-        "OSTREE_VERSION='9.8.20260403-0'",
-        "IMAGE_VERSION='9.8.20260403-0'",
-    ]
-
-
-def test_r2_2_a_short_token_has_no_accidental_hits() -> None:
-    text = osrelease.mutate('VERSION="9 of 2019, not 1.9"\n', "9", "9.0.20260403-0")
-    assert text.startswith('VERSION="9.0.20260403-0 of 2019, not 1.9"\n')
-
-
-def test_os_release_that_is_none_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="os-release line 2 is not KEY=VALUE: rm -rf"):
-        osrelease.parse("A=1\nrm -rf\n")
 
 
 def test_a_root_becomes_an_ostree_tree_and_reopens(tmp_path: Path) -> None:
@@ -117,16 +81,6 @@ def test_r3_14_a_tree_has_exactly_one_kernel(tmp_path: Path) -> None:
         (tmp_path / "usr/lib/modules" / version / "vmlinuz").write_text("x")
     with pytest.raises(DefinitionError, match=r"has 2 kernels \(6\.1, 6\.2\)"):
         find_kernel(tmp_path)
-
-
-def test_r2_2_the_version_of_a_layer_below_gives_way() -> None:
-    below = osrelease.mutate(RHEL, "9.8", "9.8.20260403-0")
-    for token in ("9.8", ""):
-        values = osrelease.parse(osrelease.mutate(below, token, "9.8.20260403-11"))
-        assert values["VERSION"] == "9.8.20260403-11 (Plow)"
-        assert values["PRETTY_NAME"].endswith(" 9.8.20260403-11 (Plow)")
-        assert values["OSTREE_VERSION"] == values["IMAGE_VERSION"] == "9.8.20260403-11"
-    assert osrelease.mutate(RHEL, "", "9.8.20260403-0") == RHEL
 
 
 def test_a_hostile_tree_does_not_lead_its_normalising_to_the_host(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Errors, processes, events, files, clock and versions."""
+"""Errors, processes, events, files and clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from strata.core.errors import (
     UsageError,
 )
 from strata.core.tools import TOOLS, find_tool, install_hint
-from strata.core.versions import OSVersion, next_version
 
 pytestmark = pytest.mark.unit
 
@@ -210,7 +209,7 @@ def test_removing_a_tree_does_not_follow_links_out_of_it(tmp_path: Path) -> None
     files.remove_tree(inside)  # what is not there is removed already
 
 
-# --- clock and versions --------------------------------------------------------------------------
+# --- clock ----------------------------------------------------------------------------------------
 
 
 def test_source_date_epoch_is_a_number_or_an_error() -> None:
@@ -224,24 +223,6 @@ def test_times_are_written_in_utc_and_read_back() -> None:
     assert clock.rfc3339(872879442) == "1997-08-29T18:30:42Z"
     assert clock.parse_rfc3339("1997-08-29T18:30:42.5Z") == 872879442
     assert clock.date8(872879442) == "19970829"
-
-
-def test_version_order_counts_n_as_a_number() -> None:
-    assert OSVersion.parse("9.6.20250101-10") > OSVersion.parse("9.6.20250101-9")
-    assert str(OSVersion.parse("9.6.20250121-0")) == "9.6.20250121-0"
-    assert OSVersion.parse("10.2.20260405-0") > OSVersion.parse("9.8.20260817-3")
-
-
-@pytest.mark.parametrize("text", ["9.6.20250101", "9.6.20251301-0", "9.6-0", "9.6.20250101-x", ""])
-def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a version|is not a day"):
-        OSVersion.parse(text)
-
-
-def test_the_next_version_counts_within_the_day() -> None:
-    before = [OSVersion.parse("12.9.20260711-3"), OSVersion.parse("12.8.20260711-7")]
-    assert str(next_version("12.9", "20260711", before)) == "12.9.20260711-4"
-    assert str(next_version("12.9", "20260712", before)) == "12.9.20260712-0"
 
 
 def test_mount_points_are_read_with_their_escapes(

@@ -208,8 +208,8 @@ def test_an_owner_is_layer_package_and_definition_line(tmp_path: Path) -> None:
     )
     tar = Tar().folder("usr", "usr/bin").add("usr/bin/tool").add("usr/lib/lib").add("etc/own")
     tar.symlink("bin", "usr/bin").add(RPMDB, rpmdb)
-    title = {"org.opencontainers.image.title": "node/4.19@s"}
-    reference = write(tmp_path / "l", tar.bytes(), labels=title)
+    label = {"strata.target": "node/4.19@s"}
+    reference = write(tmp_path / "l", tar.bytes(), labels=label)
     lock = Lock(
         "x86_64",
         0,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
-from strata.compose.context import BuildContext
+from strata.compose.context import BuildContext, hermetic
 from strata.compose.workspace import Workspace
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
@@ -39,6 +41,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--base", metavar="IMGREF", help="build node targets on this image")
     add_with(parser)
     parser.add_argument(
+        "--dev",
+        action="store_true",
+        help="base layers that are built get a version that ends in .dev",
+    )
+    parser.add_argument(
+        "--hermetic",
+        metavar="FILE",
+        help="a .repo file of prefetched packages: its repositories, and no others, are used",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="build again what is up to date, and compare to the byte",
@@ -59,8 +71,11 @@ def add_with(parser: argparse.ArgumentParser) -> None:
 
 def build(context: Context, arguments: argparse.Namespace) -> int:
     """Build and say what became of each target."""
+    build_context = replace(make_build_context(context), dev=arguments.dev)
+    if arguments.hermetic:
+        build_context = hermetic(build_context, Path(arguments.hermetic))
     results = build_targets(
-        make_build_context(context),
+        build_context,
         [Target.parse(text) for text in arguments.targets],
         base=ImageReference.parse(arguments.base) if arguments.base else None,
         given=parse_with(arguments.swaps),

@@ -7,17 +7,25 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
 from strata.compose.baseimage import import_base
+from strata.compose.bootfiles import NOTHING, BootFiles, beside, read_boot_files
 from strata.compose.components import component_map
+from strata.compose.composefs import check_composefs
+from strata.compose.contentmanifest import (
+    ContentSets,
+    read_content_sets,
+    write_content_manifest,
+)
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
+from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
 from strata.compose.locks import check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
 from strata.compose.store import prior_of, publish, stored_manifest
@@ -30,10 +38,10 @@ from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
-from strata.core.files import pretty_json
-from strata.core.record import BuildRecord, Input, input_key
-from strata.core.versions import OSVersion, next_version
+from strata.core.record import BuildRecord, Input
+from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
+from strata.inspect.osrelease import PATH, parse
 from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
 from strata.ostree.checkout import checkout
@@ -43,16 +51,8 @@ from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
-from strata.treefile.imageconfig import WHERE, BootImageConfig, read_image_config
-from strata.treefile.project import Stream
+from strata.treefile.project import BootImages, Stream
 from strata.treefile.target import Target
-
-COMMAND = ("/sbin/init",)
-INPUT_HASH_LABEL = "com.coreos.inputhash"
-STREAM_LABEL = "com.coreos.stream"
-TITLE_LABEL = "org.opencontainers.image.title"
-# What makes a change of content; the other inputs may change bytes without meaning to.
-CONTENT_KINDS = ("definition", "treefile", "overlay", "lock", "base")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class BaseJob:
     """A base layer, ready to be built: all that goes in is known and digested.
 
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
-    version takes the place of in os-release. image_config: what its boot images are made of, for
-    the tree to say; empty for none.
+    version takes the place of in os-release. identity: what the system is called. boot: what
+    makers of boot images find in the tree. content_sets: by repository.
     """
 
     target: Target
@@ -72,7 +72,9 @@ class BaseJob:
     inputs: tuple[Input, ...]
     epoch: int
     os_release_token: str
-    image_config: Mapping[str, object]
+    identity: Identity
+    boot: BootFiles
+    content_sets: Mapping[str, str] | None
 
     def build(
         self,
@@ -85,7 +87,7 @@ class BaseJob:
         version = (
             str(earlier.outputs["version"])
             if earlier and current
-            else next_version_of(self, earlier)
+            else next_version_of(self, earlier, dev=context.dev)
         )
         return build_base(context, self, version, reporter)
 
@@ -116,22 +118,28 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         layer=str(target),
         origin=lock.explain,
     )
-    images = _image_config(context, target, stream, variant)
+    boot = _boot_files(context, target, stream, variant)
+    sets = _content_sets(context, stream)
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
         *variant.inputs,
-        *(Input("treefile", name, f"sha256:{digest}") for name, digest in images.inputs),
+        *boot.inputs,
         Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
+    if sets:
+        inputs.append(Input("treefile", stream.content_sets, f"sha256:{sets.sha256}"))
     if parent:
         inputs.append(Input("base", "bootc commit", parent))
+    if context.dev:
+        inputs.append(Input("definition", "developer build", ".dev"))
     given = source_date_epoch()
     if given is not None:
         inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
     epoch = _epoch(context, lock, parent) if given is None else given
     token = variant.os_release_token or definition.treefile.mutate_os_release
+    name = variant.identity.name or str(definition.treefile.metadata.get("name", ""))
     return BaseJob(
         target,
         stream,
@@ -141,19 +149,36 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         tuple(sorted(inputs)),
         epoch,
         token,
-        images.values,
+        replace(variant.identity, name=name),
+        boot,
+        sets.names if sets else None,
     )
 
 
-def _image_config(
+def _boot_files(
     context: BuildContext, target: Target, stream: Stream, variant: Variant
-) -> BootImageConfig:
-    """The image.yaml of strata.toml's `bootimages`, or of the build-args file (R1.20)."""
-    name = stream.bootimages.config if stream.bootimages else variant.image_config
-    if target.kind != "coreos" or not name:
-        return BootImageConfig({}, ())
+) -> BootFiles:
+    """Those of strata.toml's `bootimages`, else those beside the build-args file (R1.20, R1.21)."""
+    if target.kind != "coreos":
+        return NOTHING
+    images = stream.bootimages or BootImages("", ())
     folder = context.project.path
-    return read_image_config(folder / name, root=folder, stream=stream.name)
+    return read_boot_files(
+        folder,
+        config=images.config or variant.image_config,
+        platforms=images.platforms or beside(folder, variant.folder, "platforms.yaml"),
+        live=images.live or beside(folder, variant.folder, "live"),
+        stream=variant.identity.stream,
+        arch=context.arch,
+    )
+
+
+def _content_sets(context: BuildContext, stream: Stream) -> ContentSets | None:
+    return (
+        read_content_sets(context.project.path, stream.content_sets)
+        if stream.content_sets
+        else None
+    )
 
 
 def _parent_commit(
@@ -179,10 +204,13 @@ def _epoch(context: BuildContext, lock: Lock, parent: str) -> int:
     return max(lock.generated, below)
 
 
-def next_version_of(job: BaseJob, earlier: BuildRecord | None) -> str:
-    """The version of a new build: the day of the content, counted on from the earlier build."""
-    before = [OSVersion.parse(str(earlier.outputs["version"]))] if earlier else []
-    return str(next_version(job.stream.version, date8(job.epoch), before))
+def next_version_of(job: BaseJob, earlier: BuildRecord | None, *, dev: bool = False) -> str:
+    """The version of a new build: the day of the content, counted on from the earlier build.
+
+    dev: it is a developer's.
+    """
+    before = str(earlier.outputs["version"]) if earlier else ""
+    return str(next_version(job.stream.version, date8(job.epoch), before, dev=dev))
 
 
 def build_base(
@@ -208,8 +236,11 @@ def build_base(
             workspace,
             source_date_epoch=job.epoch,
             reporter=reporter,
+            before_scripts=lambda: _describe(job, root, version, reporter),
+            name=job.identity.name,
         )
-        kernel, inventory = _finish_tree(context, job, root, below, version, reporter)
+        kernel, inventory = _finish_tree(context, job, root, below, reporter)
+        called = parse(osrelease.read(root, str(job.target))).get("NAME", "Linux")
         with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
                 repo,
@@ -223,6 +254,13 @@ def build_base(
             )
             writer.set_ref(str(job.target), commit)
             step.detail(commit[:12])
+    labels = base_labels(
+        job.identity,
+        target=str(job.target),
+        version=version,
+        description=f"{called} {job.stream.version}",
+        inputs=job.inputs,
+    )
     with reporter.step("encapsulate") as step:
         prior = stored_manifest(workspace.layout, str(job.target), context.arch)
         plan = read_plan(Manifest.parse(workspace.layout.read(prior))) if prior else ()
@@ -231,7 +269,7 @@ def build_base(
             commit,
             workspace.layout,
             component_map(inventory, kernel),
-            Options(context.arch, _labels(job), COMMAND, threads=context.jobs),
+            Options(context.arch, labels, COMMAND, threads=context.jobs, stop_signal=STOP_SIGNAL),
             packing=partial(pack_stable, prior=plan),
             step=step,
         )
@@ -255,16 +293,14 @@ def _finish_tree(
     job: BaseJob,
     root: Path,
     below: Sequence[NEVRA],
-    version: str,
     reporter: Reporter,
 ) -> tuple[str, Inventory]:
     """From an installed root to the tree that is committed; returns its kernel and packages.
 
     below: the packages of the layer it was put on.
     """
-    _set_version(job, root, version, reporter)
-    if job.image_config:
-        rooted.write_text(root, WHERE, pretty_json(dict(job.image_config)).decode())
+    if job.target.kind == "coreos":
+        check_composefs(root, job.stream.composefs)
     with reporter.step("normalise the tree") as step:
         normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
         kernel = find_kernel(root)
@@ -290,29 +326,29 @@ def _finish_tree(
     return kernel, inventory
 
 
+def _describe(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
+    """Write into the tree what is said of it: its version, and what its boot images are made of.
+
+    The scripts come later, as upstream has it: they see the version and may go on from it.
+    """
+    _set_version(job, root, version, reporter)
+    job.boot.write(root, job.lock.arch)
+    if job.content_sets is not None:
+        repos = [repo.id for repo in job.definition.repos]
+        for repo in write_content_manifest(root, job.content_sets, repos, job.lock.arch):
+            reporter.warn(
+                f"{job.target}: {job.stream.content_sets} has no content set for repository {repo}"
+            )
+
+
 def _set_version(job: BaseJob, root: Path, version: str, reporter: Reporter) -> None:
     """Give os-release the build's version, by the treefile's token or over the layer below's."""
     token = job.os_release_token
-    try:
-        before = rooted.read_text(root, osrelease.PATH)
-    except FileNotFoundError:
-        raise DefinitionError(
-            f"the tree of {job.target} has no /{osrelease.PATH}",
-            hint="add the package that brings it to the treefile",
-        ) from None
+    before = osrelease.read(root, str(job.target))
     after = osrelease.mutate(before, token, version)
     if after != before:
-        rooted.write_text(root, osrelease.PATH, after)
-    if token and version not in osrelease.parse(after).get("VERSION", ""):
+        rooted.write_text(root, PATH, after)
+    if token and version not in parse(after).get("VERSION", ""):
         reporter.warn(
             f"{job.target}: the mutate-os-release token {token!r} is not in os-release's VERSION"
         )
-
-
-def _labels(job: BaseJob) -> dict[str, str]:
-    content = [item for item in job.inputs if item.kind in CONTENT_KINDS]
-    return {
-        INPUT_HASH_LABEL: input_key(content).removeprefix("sha256:"),
-        STREAM_LABEL: job.stream.name,
-        TITLE_LABEL: str(job.target),
-    }

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strata.compose import osrelease
 from strata.compose.context import BuildContext
 from strata.compose.fetch import fetch_to_store
 from strata.container.importer import import_image
 from strata.container.labels import VERSION
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
+from strata.inspect.osrelease import PATH, parse
 from strata.oci.digest import Digest
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
@@ -65,11 +65,11 @@ def import_base(context: BuildContext, reference: ImageReference, reporter: Repo
 def image_variables(context: BuildContext, commit: str, stream: str) -> dict[str, Variable]:
     """What conditions may ask, from the base's os-release: a node needs no base definitions."""
     repo = context.workspace.repo()
-    checksum = Tree.load(repo, commit).lookup(osrelease.PATH)
+    checksum = Tree.load(repo, commit).lookup(PATH)
     if not isinstance(checksum, str):
-        raise DefinitionError(f"the base image has no /{osrelease.PATH}")
+        raise DefinitionError(f"the base image has no /{PATH}")
     with repo.open_content(checksum) as content:
-        values = osrelease.parse(content.read().decode("utf-8"))
+        values = parse(content.read().decode("utf-8"))
     identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
     return {
         "deriving": True,

@@ -77,8 +77,12 @@ def add_files(root: Path, files: Sequence[NamedFile], folder: Path) -> None:
         target = rooted.resolve(root, where)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / item.path, target)
-        mode = (folder / item.path).stat().st_mode
-        target.chmod(0o755 if mode & 0o111 else 0o644)
+        target.chmod(added_mode(folder / item.path))
+
+
+def added_mode(path: Path) -> int:
+    """The mode in the tree of a file of the definitions: git keeps whether it is executable."""
+    return 0o755 if path.stat().st_mode & 0o111 else 0o644
 
 
 def enable_units(root: Path, treefile: Flattened) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strata.compose.workspace import Workspace
-from strata.core.errors import PackageError
+from strata.core.errors import PackageError, UsageError
 from strata.core.record import BuildRecord
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
@@ -15,14 +15,27 @@ from strata.treefile.project import Project
 from strata.treefile.target import Target
 
 
+def hermetic(context: BuildContext, file: Path) -> BuildContext:
+    """The context of a build whose repositories are those of one .repo file, and no others (R2.15).
+
+    Treefiles find theirs there by the same ids. Raises UsageError when the file is not there.
+    """
+    if not file.is_file():
+        raise UsageError(
+            f"there is no file {file}", hint="name the .repo file of what was prefetched"
+        )
+    return replace(context, project=replace(context.project, repos=(str(file.absolute()),)))
+
+
 @dataclass(frozen=True)
 class BuildContext:
-    """One `strata build`. jobs: threads for compression and hashing."""
+    """One `strata build`. jobs: threads for compression and hashing. dev: it is a developer's."""
 
     project: Project
     workspace: Workspace
     arch: str
     jobs: int
+    dev: bool = False
 
     def record(self, target: Target) -> BuildRecord | None:
         """The record of the target's last build, or None when it was never built here."""

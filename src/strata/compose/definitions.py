@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import strata
 from strata.compose.amend import Amendment, local_repository
+from strata.compose.content import added_mode
 from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
-from strata.core.files import sha256_file
+from strata.core.files import canonical_json, sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
 from strata.rpm.lock import Asked, Lock
@@ -35,24 +36,32 @@ ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "compose")
 @dataclass(frozen=True)
 class Definition:
     """A layer's definition. overlays: (name, folder) in the order they are applied; folder: what
-    the names of the treefile's files are relative to. amendment: what it has beside the treefile.
+    the names of the treefile's files are relative to. repo_inputs: the repositories, digested.
+    amendment: what it has beside the treefile.
     """
 
     folder: Path
     treefile: Flattened
     repos: tuple[RepoConfig, ...]
     overlays: tuple[tuple[str, Path], ...]
+    repo_inputs: tuple[Input, ...] = ()
     amendment: Amendment = field(default_factory=Amendment)
 
     def inputs(self) -> tuple[Input, ...]:
-        """The treefiles and overlays, digested."""
+        """The repositories, treefiles, overlays and added files, digested."""
         files = [
             Input("treefile", name, f"sha256:{digest}") for name, digest in self.treefile.inputs
         ]
         overlays = [
             Input("overlay", name, f"sha256:{overlay_digest(path)}") for name, path in self.overlays
         ]
-        return (*files, *overlays)
+        added = [
+            Input("overlay", item.target, _digest([f"{added_mode(path):o}", sha256_file(path)]))
+            for item in self.treefile.files
+            if item.field == "add-files"
+            for path in (self.folder / item.path,)
+        ]
+        return (*self.repo_inputs, *files, *overlays, *added)
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -133,19 +142,16 @@ def load_definition(
     if flattened.passive:
         reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
     known_to_repos = {**_repo_variables(flattened), "store": str(store)}
-    known = {
-        repo.id: repo
-        for file in project.repos
-        for repo in load_repo_file(project.path / file, variables=known_to_repos, arch=arch)
-    }
+    known = _repositories(project, known_to_repos, arch)
     named = [(wanted.text, str(wanted.source)) for wanted in flattened.repos]
     place = str(flattened.places.get("lockfile-repos", ""))
     named += [(name, place) for name in as_list(flattened.fields.get("lockfile-repos"))]
     for name, source in named:
         if name not in known:
+            files = ", ".join(project.repos) or "no .repo file"
             raise DefinitionError(
                 f"{source}: no repository is called {name}",
-                hint=f"strata.toml's repos files have: {', '.join(sorted(known)) or 'none'}",
+                hint=f"{files} has: {', '.join(sorted(known)) or 'none'}",
                 context={"file": source, "key": "repos"},
             )
     repos = tuple(known[name] for name in dict.fromkeys(name for name, _ in named))
@@ -156,7 +162,30 @@ def load_definition(
                 "checked yet: a package is only held against the sha256 in the repository's index"
             )
     overlays = tuple((item.text, _overlay(project, item, treefile)) for item in flattened.overlays)
-    return Definition(project.path, flattened, repos, overlays)
+    # Where the store is does not count.
+    portable = _repositories(project, {**known_to_repos, "store": "$store"}, arch)
+    inputs = tuple(_repository_input(portable[repo.id]) for repo in repos)
+    return Definition(project.path, flattened, repos, overlays, inputs)
+
+
+def _repositories(
+    project: Project, variables: Mapping[str, str], arch: str
+) -> dict[str, RepoConfig]:
+    return {
+        repo.id: repo
+        for file in project.repos
+        for repo in load_repo_file(project.path / file, variables=variables, arch=arch)
+    }
+
+
+def _repository_input(repo: RepoConfig) -> Input:
+    """What its .repo file says of a repository, but its name and the file it stands in."""
+    values = {key: value for key, value in asdict(repo).items() if key not in ("name", "source")}
+    return Input("definition", f"repository {repo.id}", _digest(values))
+
+
+def _digest(value: object) -> str:
+    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _repo_variables(treefile: Flattened) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from strata.compose.content import add_files, enable_units, remove_from_packages
@@ -27,9 +27,14 @@ def populate(
     *,
     source_date_epoch: int,
     reporter: Reporter,
+    before_scripts: Callable[[], None] = lambda: None,
+    name: str = "",
 ) -> None:
     """Install a lock's packages, take out what is not wanted of them, apply the overlays and what
     else the treefile adds, run the scripts, in that order.
+
+    before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
+    empty for the treefile's.
 
     Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
@@ -62,7 +67,8 @@ def populate(
             step.detail(f"{apply_overlay(root, path)} files")
     add_files(root, treefile.files, definition.folder)
     enable_units(root, treefile)
-    environment = _environment(treefile.metadata, source_date_epoch)
+    before_scripts()
+    environment = _environment(name or treefile.metadata.get("name"), source_date_epoch)
     scripts = [(script.text, str(script.source)) for script in treefile.postprocess]
     for item in treefile.files:
         if item.field == "postprocess-script":
@@ -73,10 +79,9 @@ def populate(
             run_script(root, text, source=source, env=environment)
 
 
-def _environment(metadata: Mapping[str, object], source_date_epoch: int) -> dict[str, str]:
-    """What a postprocess script may know: the treefile's name, and the build's time."""
+def _environment(name: object, source_date_epoch: int) -> dict[str, str]:
+    """What a postprocess script may know: the system's name, and the build's time."""
     env = {"SOURCE_DATE_EPOCH": str(source_date_epoch)}
-    name = metadata.get("name")
     if isinstance(name, str):
         env["NAME"] = name
     return env

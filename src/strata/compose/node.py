@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose import osrelease
 from strata.compose.amend import (
     WITH,
     Amendment,
@@ -40,7 +41,7 @@ from strata.compose.normalise import LEFT_OVERS, move_var_to_tmpfiles, reopen
 from strata.compose.overlaymount import overlay_mount
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
-from strata.container.labels import METALAYER
+from strata.container.labels import METALAYER, TARGET
 from strata.container.layers import written_layers
 from strata.core import rooted
 from strata.core.clock import rfc3339, source_date_epoch, today
@@ -58,7 +59,6 @@ from strata.treefile.target import Target
 
 PKGLIST_PATH = "usr/share/openshift/base/meta.json"
 PKGLIST_TITLE = "package list"
-TITLE_LABEL = "org.opencontainers.image.title"
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
     with _base_root(context, tree) as lower, workspace.scratch("node") as scratch:
         with overlay_mount(lower, scratch) as mount:
             before = read_inventory(mount.merged)
+            release = osrelease.read(mount.merged, "the base image")
             populate(
                 mount.merged,
                 job.definition,
@@ -180,6 +181,8 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
                 source_date_epoch=job.epoch,
                 reporter=reporter,
             )
+            added = osrelease.read(mount.merged, str(job.target))
+            osrelease.check_node(release, added, job.definition.treefile)
             amendment = job.definition.amendment
             replaced = apply_swaps(mount.merged, amendment.swaps)
             _clean(mount.merged, reporter)
@@ -213,7 +216,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         layers,
         labels={
             METALAYER: "true",
-            TITLE_LABEL: str(job.target),
+            TARGET: str(job.target),
             **amendment.labels(),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
         },

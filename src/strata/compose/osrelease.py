@@ -2,43 +2,32 @@
 
 In VERSION and PRETTY_NAME the `mutate-os-release` token is replaced by the build's version, and
 OSTREE_VERSION and IMAGE_VERSION are set. A layer below may have put its own version there: that is
-replaced as well, so an image never carries another image's version. Key order stays; comments and
-blank lines go; VERSION_ID stays what it was. The token is replaced where it stands as a whole word:
-"12" is not found in "2012".
+replaced as well, so an image never carries another image's version. Everything else stays as it is
+written, in its order; comments and blank lines go. The token is replaced where it stands as a whole
+word: "12" is not found in "2012". A node layer adds the product's version and nothing else
+(requirement R2.4).
 """
 
 from __future__ import annotations
 
 import re
-import shlex
+from pathlib import Path
 
+from strata.core import rooted
 from strata.core.errors import DefinitionError
+from strata.inspect.osrelease import PATH, PRODUCT, node_changes, parse, read_raw
+from strata.treefile.treefile import Flattened
 
-PATH = "usr/lib/os-release"
 
-
-def parse(text: str) -> dict[str, str]:
-    """os-release text as an ordered mapping, unquoted as a shell would (os-release(5)).
-
-    Raises DefinitionError with the line that is not KEY=VALUE.
-    """
-    values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        key, separator, value = line.partition("=")
-        try:
-            words = shlex.split(value)
-        except ValueError:
-            words = ["", ""]
-        if not separator or not re.fullmatch(r"[A-Z][A-Z0-9_]*", key) or len(words) > 1:
-            raise DefinitionError(
-                f"os-release line {number} is not KEY=VALUE: {line}",
-                context={"file": "os-release", "line": number},
-            )
-        values[key] = words[0] if words else ""
-    return values
+def read(root: Path, whose: str) -> str:
+    """The os-release of a tree. whose: the tree's name. Raises DefinitionError, TreeError."""
+    try:
+        return rooted.read_text(root, PATH)
+    except FileNotFoundError:
+        raise DefinitionError(
+            f"the tree of {whose} has no /{PATH}",
+            hint="add the package that brings it to the treefile",
+        ) from None
 
 
 def mutate(text: str, token: str, version: str) -> str:
@@ -47,22 +36,42 @@ def mutate(text: str, token: str, version: str) -> str:
     token: what `mutate-os-release` names, or empty. Without one, and without the version of a layer
     below (OSTREE_VERSION), the text stays as it is: the OS's own.
     """
-    values = parse(text)
-    words = [re.escape(word) for word in (values.get("OSTREE_VERSION"), token) if word]
+    below = parse(text).get("OSTREE_VERSION")
+    words = [re.escape(word) for word in (below, token) if word]
     if not words:
         return text
     # The longer word first: the token may be the beginning of the version below.
     word = re.compile(rf"(?<![\w.])(?:{'|'.join(words)})(?![\w.])")
+    values = read_raw(text)
     for key in ("VERSION", "PRETTY_NAME"):
         if key in values:
             values[key] = word.sub(version, values[key])
-    lines = [f"{key}={_quoted(value)}" for key, value in values.items()]
-    lines = [line for line in lines if not line.startswith(("OSTREE_VERSION=", "IMAGE_VERSION="))]
-    lines += [f"OSTREE_VERSION='{version}'", f"IMAGE_VERSION='{version}'"]
-    return "\n".join(lines) + "\n"
+    for key in ("OSTREE_VERSION", "IMAGE_VERSION"):
+        values[key] = f"'{version}'"
+    return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _quoted(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9_.-]*", value):
-        return value
-    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+def check_node(before: str, after: str, treefile: Flattened) -> None:
+    """Hold a node layer's os-release (after) against its base's (before).
+
+    It may add OPENSHIFT_VERSION alone, equal to the treefile's `ocp_version` where that is given
+    (requirement R1.10). Raises DefinitionError naming the key, and the scripts that write there.
+    """
+    node = parse(after)
+    scripts = [str(of.source) for of in treefile.postprocess if "os-release" in of.text]
+    blame = f"os-release is written by the scripts at {', '.join(scripts)}" if scripts else None
+    changes = node_changes(parse(before), node)
+    if changes:
+        raise DefinitionError(
+            f"the node layer changes the base's os-release: {'; '.join(changes)}",
+            hint=f"a node layer adds {PRODUCT} and nothing else" + (f"; {blame}" if blame else ""),
+            context={"file": "os-release"},
+        )
+    wanted = treefile.metadata.get("ocp_version")
+    if wanted is not None and node.get(PRODUCT) != str(wanted):
+        found = f"is {node[PRODUCT]}" if PRODUCT in node else "is missing"
+        raise DefinitionError(
+            f"{PRODUCT} in os-release {found}, and the treefile's ocp_version is {wanted}",
+            hint=blame or f'write it in a postprocess script: {PRODUCT}="{wanted}"',
+            context={"file": "os-release", "key": PRODUCT},
+        )

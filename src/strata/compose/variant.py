@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.compose.labels import Identity
 from strata.core.errors import DefinitionError
 from strata.core.record import Input
 from strata.treefile.buildargs import load_build_args
@@ -18,12 +19,17 @@ from strata.treefile.target import Target
 
 @dataclass(frozen=True)
 class Variant:
-    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's."""
+    """What decides how a stream's treefile is read. os_release_token: empty for the treefile's.
+
+    folder: the build-args file's, None without one.
+    """
 
     treefile: str
     variables: Mapping[str, Variable]
+    identity: Identity
     os_release_token: str = ""
     image_config: str = ""
+    folder: str | None = None
     inputs: tuple[Input, ...] = ()
 
 
@@ -38,7 +44,9 @@ def variant_of(project: Project, target: Target) -> Variant:
         )
     if source.build_args:
         return _read_build_args(project.path, source.build_args, stream)
-    return Variant(source.treefile, stream_variables(stream))
+    told = stream.version_labels and target.kind == "coreos"
+    identity = Identity("", stream.name, version_labels=told)
+    return Variant(source.treefile, stream_variables(stream), identity)
 
 
 def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
@@ -53,8 +61,15 @@ def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
     return Variant(
         str(Path(name).parent / arguments.manifest),
         arguments.variables,
+        Identity(
+            arguments.values["NAME"],
+            arguments.values["STREAM"],
+            arguments.values["DESCRIPTION"],
+            stream.version_labels or bool(arguments.values.get("INJECT_OPENSHIFT_VERSION_LABELS")),
+        ),
         arguments.values["MUTATE_OS_RELEASE"],
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
+        str(Path(name).parent),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
 

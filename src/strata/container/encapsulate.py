@@ -49,7 +49,8 @@ class Options:
 
     architecture: as rpm names it. labels: added to those that follow from the commit. command:
     empty for the commit's own. copy, copy_if_there: keys of the commit's metadata that become
-    labels too. compression: one of `compress.COMPRESSIONS`. threads: at once.
+    labels too. compression: one of `compress.COMPRESSIONS`. threads: at once. stop_signal: what
+    asks its first process to end, empty for the runtime's.
     """
 
     architecture: str
@@ -59,6 +60,7 @@ class Options:
     copy_if_there: Sequence[str] = ()
     compression: str = "gzip"
     threads: int = 2
+    stop_signal: str = ""
 
 
 def encapsulate(
@@ -132,6 +134,8 @@ def _image(
         command = found.metadata[COMMAND].as_texts()
     if command:
         inner["Cmd"] = list(command)
+    if options.stop_signal:
+        inner["StopSignal"] = options.stop_signal
     config = ImageConfig(
         goarch(options.architecture),
         "linux",

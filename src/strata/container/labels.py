@@ -19,6 +19,8 @@ COMPONENTS = "ostree.components"
 CONTENT = "strata.content"
 INPUT_HASH = "rpmostree.inputhash"
 COMMAND = "ostree.container-cmd"
+# Ours: the target an image was built for, so that its lock and record are found.
+TARGET = "strata.target"
 METALAYER = "io.openshift.metalayer"
 # Ours: what a derived layer is for, as people say it.
 LAYER_TITLE = "org.opencontainers.image.title"

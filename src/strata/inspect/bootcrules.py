@@ -5,16 +5,17 @@ bootc checks `var-tmpfiles` on a running root alone; here tmpfiles.d is read wit
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Iterator
 
 import tomllib
 
+from strata.core.errors import DefinitionError
+from strata.inspect.composefs import PREPARE_ROOT, read_composefs
 from strata.inspect.lint import FATAL, WARNING, Finding, Rule, Subject
 
 _API_FOLDERS = ("dev", "proc", "run", "sys", "tmp", "var")
 _KARGS = "/usr/lib/bootc/kargs.d/"
-_PREPARE_ROOT = "/usr/lib/ostree/prepare-root.conf"
+_PREPARE_ROOT = f"/{PREPARE_ROOT}"
 _SYSUSERS = ("/usr/lib/sysusers.d/", "/etc/sysusers.d/")
 _TMPFILES = ("/usr/lib/tmpfiles.d/", "/etc/tmpfiles.d/")
 _ON = ("1", "yes", "true", "maybe", "signed", "verity")
@@ -118,13 +119,11 @@ def _baseimage_composefs(subject: Subject) -> Iterator[Finding]:
 def _composefs_problem(subject: Subject) -> str:
     if _PREPARE_ROOT not in subject.contents:
         return "is missing, so composefs is not enabled"
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(subject.contents[_PREPARE_ROOT].decode("utf-8", "replace"))
-    except configparser.Error as error:
-        return f"cannot be read: {error.message.splitlines()[0]}"
-    enabled = parser.get("composefs", "enabled", fallback="no").strip().lower()
-    return "" if enabled in _ON else "does not enable composefs"
+        enabled = read_composefs(subject.contents[_PREPARE_ROOT].decode("utf-8", "replace"))
+    except DefinitionError as error:
+        return error.message
+    return "" if enabled.lower() in _ON else "does not enable composefs"
 
 
 def _baseimage_root(subject: Subject) -> Iterator[Finding]:

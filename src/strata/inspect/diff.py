@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from strata.core.errors import ArchitectureError
 from strata.core.text import shown
+from strata.inspect.contents import read_contents
 from strata.inspect.entries import File
+from strata.inspect.osrelease import PATH, Reading, look, os_version, readings
 from strata.inspect.packagediff import PackageChange, diff_packages, with_marks
 from strata.inspect.packages import (
     ImagePackages,
@@ -181,3 +183,39 @@ def _value(data: bytes | None) -> str:
         return "none"
     text = data.rstrip(b"\0").decode("utf-8", "replace")
     return text if text.isprintable() and "�" not in text else data.hex()
+
+
+# --- os-release ------------------------------------------------------------------------------
+
+OS_RELEASE = (f"/{PATH}", "/etc/os-release")
+
+
+def read_os_release(image: Opened, files: Mapping[str, File]) -> dict[str, str]:
+    """What an image's os-release says; nothing when it has none. files: with digests."""
+    for path in OS_RELEASE:
+        file = files.get(path)
+        if file and file.kind == "file":
+            return look(read_contents(*image, [file])[file.digest])
+    return {}
+
+
+@dataclass(frozen=True)
+class OSReleaseDiff:
+    """What who reads A's os-release reads in B. old, new: the OS's version as consumers read it."""
+
+    old: str
+    new: str
+    readings: tuple[Reading, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON-ready values."""
+        return {
+            "old_os_version": self.old,
+            "new_os_version": self.new,
+            "readings": [reading.to_json() for reading in self.readings],
+        }
+
+
+def compare_os_release(before: Mapping[str, str], after: Mapping[str, str]) -> OSReleaseDiff:
+    """Compare what os-release of two images says."""
+    return OSReleaseDiff(os_version(before), os_version(after), readings(before, after))

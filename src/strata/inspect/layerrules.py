@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from strata.container.labels import METALAYER
 from strata.inspect.layers import node_packages
 from strata.inspect.lint import FATAL, Finding, Rule, Subject
+from strata.inspect.osrelease import PATH, PRODUCT, look, node_changes
 from strata.inspect.packages import PKGLIST_PATH
 
+_OS_RELEASE = f"/{PATH}"
 # Links that systemd's own tmpfiles make, and that packages of the field ship.
 _LINKS = ("/var/run", "/var/lock", "/var/mail")
 
@@ -81,6 +83,16 @@ def _state_folders(subject: Subject) -> Iterator[Finding]:
                 )
 
 
+def _os_release(subject: Subject) -> Iterator[Finding]:
+    base, here = (
+        look(contents.get(_OS_RELEASE, b""))
+        for contents in (subject.base_contents, subject.contents)
+    )
+    for change in node_changes(base, here):
+        hint = f"a node layer adds {PRODUCT} and nothing else: consumers read the base's values"
+        yield Finding(f"a derived layer changes os-release: {change}", hint, _OS_RELEASE)
+
+
 RULES = (
     Rule(
         "base-node-package",
@@ -110,5 +122,16 @@ RULES = (
         "/var, /run and /tmp hold empty folders alone",
         "strata",
         _state_folders,
+    ),
+    Rule(
+        "node-os-release",
+        FATAL,
+        f"derived layers add {PRODUCT} to the base's os-release, and nothing else",
+        "strata, R2.4",
+        _os_release,
+        lambda path: path == _OS_RELEASE,
+        lambda subject: (
+            "" if subject.base_contents.get(_OS_RELEASE) else "no base has an os-release"
+        ),
     ),
 )

@@ -31,7 +31,8 @@ class Finding:
 class Subject:
     """What rules look at.
 
-    contents: bytes of the files that rules ask for (`Rule.reads`), by path. packages: by the
+    contents: bytes of the files that rules ask for (`Rule.reads`), by path; base_contents: of the
+    base's files. packages: by the
     package database, None when there is none; base_packages: of the base's layers, None without a
     base. listed: the last layer's package list, None when it is none; problem: why it is not
     believed, when the label says it is there. node_only: patterns of the node layer's packages.
@@ -40,6 +41,7 @@ class Subject:
     view: ImageView
     image: ImageFiles
     contents: Mapping[str, bytes]
+    base_contents: Mapping[str, bytes]
     packages: tuple[NEVRA, ...] | None
     base_packages: tuple[NEVRA, ...] | None
     listed: tuple[NEVRA, ...] | None
@@ -107,11 +109,11 @@ def check(subject: Subject, rules: Sequence[Rule]) -> tuple[Outcome, ...]:
     return tuple(outcomes)
 
 
-def wanted_files(image: ImageFiles, rules: Sequence[Rule]) -> dict[str, File]:
+def wanted_files(files: Mapping[str, File], rules: Sequence[Rule]) -> dict[str, File]:
     """The regular files whose bytes the rules look into, by path."""
     return {
         path: file
-        for path, file in image.files.items()
+        for path, file in files.items()
         if file.kind == "file" and any(rule.reads(path) for rule in rules)
     }
 

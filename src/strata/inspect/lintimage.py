@@ -28,9 +28,11 @@ def lint_image(
 
     Raises ImageError, PackageError (a database that is damaged or of a format that is not read).
     """
-    wanted = wanted_files(files, RULES)
-    bodies = read_contents(source, view, wanted.values())
-    contents = {path: bodies[file.digest] for path, file in wanted.items()}
+    wanted, of_base = wanted_files(files.files, RULES), wanted_files(files.base, RULES)
+    bodies = read_contents(source, view, [*wanted.values(), *of_base.values()])
+    contents, base_contents = (
+        {path: bodies[file.digest] for path, file in found.items()} for found in (wanted, of_base)
+    )
     listed, problem = read_metalayer(source, view)
     packages = base = None
     try:
@@ -38,5 +40,7 @@ def lint_image(
         base = read_base_packages(source, view) if view.base_layers else None
     except NoDatabaseError:
         pass  # rules about packages are not for this image
-    subject = Subject(view, files, contents, packages, base, listed, problem, node_only)
+    subject = Subject(
+        view, files, contents, base_contents, packages, base, listed, problem, node_only
+    )
     return check(subject, RULES)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.container.labels import TARGET
 from strata.core.errors import ImageError, UsageError
 from strata.core.text import shown
 from strata.inspect.entries import File
@@ -17,7 +18,6 @@ from strata.rpm.lock import Lock, LockFile
 from strata.rpm.nevra import NEVRA
 from strata.treefile.target import Target
 
-TITLE = "org.opencontainers.image.title"
 _MAX_LINKS = 40
 
 
@@ -139,11 +139,11 @@ def owner_of(
 def read_locks(store: Path, view: ImageView) -> dict[str, Lock]:
     """The locks in a store that may explain an image's packages, by their name below it.
 
-    The image's own target first (its title label), then the layers its stream stands on. Empty when
+    The image's own target first (its label), then the layers its stream stands on. Empty when
     the store has none. Raises DefinitionError on one that is malformed.
     """
     found = {}
-    for target in _targets(view.config.labels.get(TITLE, "")):
+    for target in _targets(view.config.labels.get(TARGET, "")):
         name = f"locks/{target}.lock"
         path = store / name
         if path.is_file():
@@ -153,9 +153,9 @@ def read_locks(store: Path, view: ImageView) -> dict[str, Lock]:
     return found
 
 
-def _targets(title: str) -> Iterator[Target]:
+def _targets(label: str) -> Iterator[Target]:
     try:
-        target = Target.parse(title)
+        target = Target.parse(label)
     except UsageError:
         return  # an image that strata did not build
     yield target

@@ -8,18 +8,21 @@ values are).
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from strata.inspect.contents import read_contents
-from strata.inspect.diff import FileChange, Opened, PackageDiff, diff_files
+from strata.inspect.diff import (
+    OS_RELEASE,
+    FileChange,
+    Opened,
+    PackageDiff,
+    diff_files,
+    read_os_release,
+)
 from strata.inspect.entries import File
 from strata.inspect.packages import PKGLIST_PATH
 from strata.rpm.inventory import KNOWN_FOLDERS
 
-OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
 # From the inside out: each goes when nothing else is in it.
 _PKGLIST_FOLDERS = ("/usr/share/openshift/base", "/usr/share/openshift")
 _DATABASES = tuple(f"/{folder}/" for folder in KNOWN_FOLDERS)
@@ -53,7 +56,7 @@ def same_system(
             str(change.new.evr) if change.new else "none"
         )
         found.append(Difference(f"package {change.name}.{change.either.arch}", evrs))
-    left, right = (_os_release(*pair) for pair in zip((old, new), files, strict=True))
+    left, right = (read_os_release(*pair) for pair in zip((old, new), files, strict=True))
     found += [Difference("os-release", what) for what in diff_os_release(left, right)]
     found += [_of_file(change) for change in diff_files(system(files[0]), system(files[1]))]
     return tuple(found)
@@ -95,32 +98,6 @@ def _without_content(file: File) -> File:
         file.layer,
         file.stored,
     )
-
-
-def _os_release(image: Opened, files: Mapping[str, File]) -> dict[str, str]:
-    for path in OS_RELEASE:
-        file = files.get(path)
-        if file and file.kind == "file":
-            return parse_os_release(read_contents(*image, [file]).get(file.digest, b""))
-    return {}
-
-
-def parse_os_release(data: bytes) -> dict[str, str]:
-    """os-release(5) as a mapping; a line that is no assignment counts under its own text."""
-    values: dict[str, str] = {}
-    for raw in data.decode("utf-8", "backslashreplace").splitlines():
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not re.fullmatch(r"[A-Z][A-Z0-9_]*", key):
-            values[line] = ""
-            continue
-        try:
-            values[key] = " ".join(shlex.split(value))
-        except ValueError:
-            values[key] = value
-    return values
 
 
 def diff_os_release(left: Mapping[str, str], right: Mapping[str, str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from strata.treefile.toml import TomlDocument
 FILE = "strata.toml"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1 << 20
+COMPOSEFS = ("no", "maybe", "yes", "signed", "verity")  # as prepare-root.conf writes it
 STREAM_BASE = "stream"  # a node layer's base is its stream's CoreOS image
 
 
@@ -34,15 +35,20 @@ class LayerSource:
 
 @dataclass(frozen=True)
 class BootImages:
-    """Which boot images a stream has."""
+    """Which boot images a stream has. platforms, live: empty for none."""
 
     config: str
     formats: tuple[str, ...]
+    platforms: str = ""
+    live: str = ""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An OS stream: versioned with the OS, shared by releases. bootc: None for two layers."""
+    """An OS stream: versioned with the OS, shared by releases. bootc: None for two layers.
+
+    content_sets, composefs: empty for none.
+    """
 
     name: str
     version: str
@@ -51,6 +57,9 @@ class Stream:
     coreos: LayerSource
     lock: str
     tag: str
+    version_labels: bool
+    content_sets: str
+    composefs: str
     bootimages: BootImages | None
 
 
@@ -183,6 +192,9 @@ class Project:
             layer = "bootc" if target.kind == "bootc" else "coreos"
             only = self.tables.get("node-only", [])
             value = {"version": stream["version"], layer: stream.get(layer), "node-only": only}
+            for key in ("version-labels", "composefs") if layer == "coreos" else ():
+                if key in stream:
+                    value[key] = stream[key]
         return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
     def _hotfix_table(self, name: str) -> dict[str, str]:
@@ -286,11 +298,30 @@ class _Reader:
             coreos=coreos,
             lock=self.inside((*path, "lock"), table.get("lock", "")),
             tag=table.get("tag", ""),
-            bootimages=BootImages(
-                self.file((*path, "bootimages"), images["config"]), tuple(images["formats"])
-            )
-            if images
-            else None,
+            version_labels=table.get("version-labels", False),
+            content_sets=self._optional((*path, "content-sets"), table),
+            composefs=self._composefs((*path, "composefs"), table.get("composefs", "")),
+            bootimages=self._bootimages((*path, "bootimages"), images) if images else None,
+        )
+
+    def _optional(self, path: tuple[str, ...], table: dict[str, Any]) -> str:
+        """A file that a key names, empty without the key."""
+        return self.file(path, table[path[-1]]) if path[-1] in table else ""
+
+    def _composefs(self, path: tuple[str, ...], value: str) -> str:
+        if value and value not in COMPOSEFS:
+            raise self.document.error(path, f"must be one of {', '.join(COMPOSEFS)}")
+        return value
+
+    def _bootimages(self, path: tuple[str, ...], table: dict[str, Any]) -> BootImages:
+        live = table.get("live", "")
+        if live and not (self.folder / live).is_dir():
+            raise self.document.error((*path, "live"), f"names a folder that is not there: {live}")
+        return BootImages(
+            self.file((*path, "config"), table["config"]),
+            tuple(table["formats"]),
+            self._optional((*path, "platforms"), table),
+            live,
         )
 
     def _layer(self, path: tuple[str, ...], table: dict[str, Any]) -> LayerSource:

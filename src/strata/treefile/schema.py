@@ -30,6 +30,11 @@ STREAM = (
     Key("coreos", "table", "the CoreOS layer", required=True, table=_LAYER),
     Key("lock", "text", "the file that keeps its lock"),
     Key("tag", "text", "the moving tag it is published under"),
+    Key("content-sets", "text", "the file that maps repositories to content sets"),
+    Key("composefs", "text", "what prepare-root.conf must say of composefs: no, maybe, yes…"),
+    Key(
+        "version-labels", "flag", "labels that tell a release payload the version of its machine-os"
+    ),
     Key(
         "bootimages",
         "table",
@@ -37,6 +42,8 @@ STREAM = (
         table=(
             Key("config", "text", "the image.yaml file", required=True),
             Key("formats", "texts", "qcow2, raw, live-iso, pxe", required=True),
+            Key("platforms", "text", "the platforms.yaml file"),
+            Key("live", "text", "the folder with the live image's files"),
         ),
     ),
 )

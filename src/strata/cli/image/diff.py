@@ -20,11 +20,14 @@ from strata.inspect.diff import (
     Fetch,
     FileChange,
     Opened,
+    OSReleaseDiff,
     PackageDiff,
     check_comparable,
+    compare_os_release,
     compare_packages,
     diff_files,
     fetch_of,
+    read_os_release,
 )
 from strata.inspect.entries import LayerEntries
 from strata.inspect.files import LayerKey
@@ -34,7 +37,8 @@ from strata.inspect.same import Difference, same_system
 DESCRIPTION = """\
 Compare two images. First packages, old → new, each marked base, node or
 override (a base package that the node layer replaced); then the layers that a
-client which has A must fetch for B; then files.
+client which has A must fetch for B; then files, and what who reads A's
+os-release reads in B.
 
   strata image diff oci:store:node/4.19@s oci:store:node/4.20@s --fetch
   strata image diff A B --squashed --exit-code && echo the same system
@@ -110,19 +114,23 @@ def _layered(
 ) -> bool:
     fetch = fetch_of(old[1], new[1])
     files: tuple[FileChange, ...] | None = None
+    release: OSReleaseDiff | None = None
     if with_files:
         known: dict[LayerKey, LayerEntries] = {}
         left, right = (
             all_files(context, image, digests=True, known=known).files for image in (old, new)
         )
         files = diff_files(left, right)
+        release = compare_os_release(read_os_release(old, left), read_os_release(new, right))
     if context.as_json:
-        print_json(_document(old, new, packages, fetch, files))
+        print_json(_document(old, new, packages, fetch, files, release))
     else:
         _print_packages(packages)
         _print_fetch(old, new, fetch)
         if files is not None:
             _print_files(files)
+        if release is not None and release.readings:
+            _print_os_release(release)
     # Layers may differ and hold the same, but cost a fetch; or say that they are the same, and not.
     differ = [of.diff_id for of in old[1].layers] != [of.diff_id for of in new[1].layers]
     return differ or bool(packages.changes) or bool(files)
@@ -169,12 +177,24 @@ def _print_files(files: Sequence[FileChange]) -> None:
     write(f"files: {', '.join(counts)}")
 
 
+def _print_os_release(release: OSReleaseDiff) -> None:
+    rows = []
+    for of in release.readings:
+        verdict = "" if of.agreed else "NOT AGREED"
+        cells = [of.key, of.before or "", of.after or "", verdict, of.note]
+        rows.append([shown(cell) for cell in cells])
+    print_table("", ["os-release", "old", "→ new", "", ""], rows)
+    old, new = release.old or "none", release.new or "none"
+    write(f"the OS's version as consumers read it: {old if old == new else f'{old} → {new}'}")
+
+
 def _document(
     old: Opened,
     new: Opened,
     packages: PackageDiff,
     fetch: Fetch,
     files: tuple[FileChange, ...] | None,
+    release: OSReleaseDiff | None,
 ) -> dict[str, object]:
     document: dict[str, object] = {
         **by_name(packages.changes),
@@ -188,4 +208,6 @@ def _document(
     }
     if files is not None:
         document["files"] = [change.to_json() for change in files]
+    if release is not None:
+        document["os_release"] = release.to_json()
     return document
