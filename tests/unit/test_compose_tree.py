@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from strata.compose.components import tree_path
 from strata.compose.definitions import Definition, load_definition
 from strata.compose.graph import build_order
 from strata.compose.install import populate
@@ -18,6 +17,7 @@ from strata.compose.normalise import (
     normalise,
     prepare_root,
     reopen,
+    tree_path,
 )
 from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script

@@ -12,6 +12,7 @@ from strata.cli.progress import print_table, size
 from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
 from strata.compose.context import BuildContext, hermetic
+from strata.compose.node import ENGINES, NATIVE
 from strata.compose.workspace import Workspace
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
@@ -40,6 +41,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="e.g. node/4.19")
     parser.add_argument("--base", metavar="IMGREF", help="build node targets on this image")
     add_with(parser)
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=NATIVE,
+        help="what builds node layers: strata itself, or buildah by the Containerfile",
+    )
     parser.add_argument(
         "--dev",
         action="store_true",
@@ -79,6 +86,7 @@ def build(context: Context, arguments: argparse.Namespace) -> int:
         [Target.parse(text) for text in arguments.targets],
         base=ImageReference.parse(arguments.base) if arguments.base else None,
         given=parse_with(arguments.swaps),
+        engine=arguments.engine,
         verify=arguments.verify,
         dry_run=context.dry_run,
         reporter=context.reporter,

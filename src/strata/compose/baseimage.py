@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from strata.compose.context import BuildContext
 from strata.compose.fetch import fetch_to_store
+from strata.compose.variant import node_variables
 from strata.container.importer import import_image
 from strata.container.labels import VERSION
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
-from strata.inspect.osrelease import PATH, parse
+from strata.inspect.osrelease import PATH
 from strata.oci.digest import Digest
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
@@ -69,11 +70,4 @@ def image_variables(context: BuildContext, commit: str, stream: str) -> dict[str
     if not isinstance(checksum, str):
         raise DefinitionError(f"the base image has no /{PATH}")
     with repo.open_content(checksum) as content:
-        values = parse(content.read().decode("utf-8"))
-    identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
-    return {
-        "deriving": True,
-        "id": identity,
-        "stream": stream,
-        "osversion": f"{identity}-{version}",
-    }
+        return node_variables(content.read().decode("utf-8"), stream)

@@ -46,6 +46,7 @@ def build_targets(
     *,
     base: ImageReference | None,
     given: Amendment,
+    engine: str,
     verify: bool,
     dry_run: bool,
     reporter: Reporter,
@@ -53,7 +54,8 @@ def build_targets(
     """Build targets and what they stand on.
 
     base: builds node targets on this image. given: components swapped by hand in the targets named,
-    which are node layers or hotfixes. verify: build again what is up to date and compare.
+    which are node layers or hotfixes. engine: builds node layers. verify: build
+    again what is up to date and compare.
     dry_run: images, commits, records and locks stay as they are; repositories' metadata is read.
     Raises any StrataError; what was built before stays, the failed target's parts do not.
     """
@@ -79,7 +81,9 @@ def build_targets(
                     results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
                     continue
             swapped = given if target in wanted else Amendment()
-            results.append(_build(context, target, below, swapped, verify, dry_run, reporter))
+            results.append(
+                _build(context, target, below, swapped, engine, verify, dry_run, reporter)
+            )
     return results
 
 
@@ -124,13 +128,14 @@ def _build(
     target: Target,
     base: ImageReference | None,
     given: Amendment,
+    engine: str,
     verify: bool,
     dry_run: bool,
     reporter: Reporter,
 ) -> BuildResult:
     with reporter.step(f"build {target}") as step:
         first_timing = len(reporter.timings)
-        job = _prepare(context, target, base, given, reporter)
+        job = _prepare(context, target, base, given, engine, reporter)
         earlier = context.record(target)
         changes = changed_inputs(earlier.inputs, job.inputs) if earlier else ()
         current = earlier is not None and not changes and _is_stored(context, earlier)
@@ -163,10 +168,11 @@ def _prepare(
     target: Target,
     base: ImageReference | None,
     given: Amendment,
+    engine: str,
     reporter: Reporter,
 ) -> Job:
     if target.kind in ON_A_BASE:
-        return prepare_node(context, target, base, given, reporter)
+        return prepare_node(context, target, base, given, engine, reporter)
     return prepare_base(context, target, reporter)
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from strata.compose.normalise import USR_MERGE
+from strata.compose.normalise import tree_path
 from strata.container.encapsulate import ComponentMap
 from strata.container.packing import ALWAYS, Component
 from strata.ostree.checkout import checkout
@@ -29,15 +29,6 @@ from strata.rpm.inventory import (
 UNPACKAGED = "rpmostree-unpackaged-content"
 RPMDB = "rpmdb"
 _YEAR_S = 365 * 24 * 3600
-
-
-def tree_path(path: str) -> str:
-    """A package's path as the tree has it: usr-merged, and /etc as /usr/etc."""
-    top, _, rest = path.lstrip("/").partition("/")
-    merged = USR_MERGE.get(top)
-    if merged:
-        return f"/{merged}/{rest}"
-    return f"/usr/etc/{rest}" if top == "etc" else path
 
 
 def component_map(inventory: Inventory, kernel: str, *, as_upstream: bool = False) -> ComponentMap:

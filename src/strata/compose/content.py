@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from strata.compose.components import tree_path
+from strata.compose.normalise import tree_path
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.rpm.inventory import Inventory

@@ -12,6 +12,7 @@ from typing import Any
 
 import strata
 from strata.compose.amend import Amendment, local_repository
+from strata.compose.arrange import find_overlays
 from strata.compose.content import added_mode
 from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError
@@ -26,7 +27,7 @@ from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
-from strata.treefile.treefile import Flattened, Sourced, flatten
+from strata.treefile.treefile import Flattened, flatten
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
@@ -161,7 +162,7 @@ def load_definition(
                 f"repository {repo.id} has gpgcheck=1 in {repo.source}, but signatures are not "
                 "checked yet: a package is only held against the sha256 in the repository's index"
             )
-    overlays = tuple((item.text, _overlay(project, item, treefile)) for item in flattened.overlays)
+    overlays = find_overlays(project.path, treefile, flattened.overlays)
     # Where the store is does not count.
     portable = _repositories(project, {**known_to_repos, "store": "$store"}, arch)
     inputs = tuple(_repository_input(portable[repo.id]) for repo in repos)
@@ -195,22 +196,6 @@ def _repo_variables(treefile: Flattened) -> dict[str, str]:
     if "releasever" in treefile.fields:
         variables["releasever"] = str(treefile.fields["releasever"])
     return variables
-
-
-def _overlay(project: Project, item: Sourced, treefile: str) -> Path:
-    """`overlay/NAME` and `overlay.d/NAME` are two spellings of one folder (requirement R1.12)."""
-    base = item.text
-    for prefix in ("overlay/", "overlay.d/"):
-        base = base.removeprefix(prefix)
-    for folder in ((project.path / treefile).parent, project.path):
-        for top in ("overlay.d", "overlay"):
-            if "/" not in base and (folder / top / base).is_dir():
-                return folder / top / base
-    raise DefinitionError(
-        f"{item.source}: there is no overlay {item.text}",
-        hint=f"make the folder overlay.d/{base} beside the treefile or beside strata.toml",
-        context={"file": item.source, "key": "ostree-layers"},
-    )
 
 
 def tool_inputs(tools: Sequence[str] = TOOLS) -> tuple[Input, ...]:

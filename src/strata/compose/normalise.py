@@ -21,7 +21,8 @@ from pathlib import Path
 from strata.compose.users import parse_ids
 from strata.core import rooted
 from strata.core.errors import DefinitionError
-from strata.core.files import remove_tree
+from strata.core.events import Reporter
+from strata.core.files import mounts_under, remove_tree
 
 # What stands at the top of every tree before packages are installed: usr-merge, and folders whose
 # owner is no package.
@@ -43,6 +44,7 @@ LINKS = {
     "ostree": "sysroot/ostree",
     "usr/local": "../var/usrlocal",
 }
+NODE_TMPFILES = "strata-var-node.conf"
 EMPTY = {"boot": 0o755, "dev": 0o755, "proc": 0o755, "run": 0o755, "sys": 0o755, "sysroot": 0o755}
 # Folders that LINKS point to on a machine.
 VAR_BASE = (
@@ -78,6 +80,15 @@ class Normalised:
     """What normalising found. dropped: files under /var that no tree can ship."""
 
     dropped: tuple[str, ...]
+
+
+def tree_path(path: str) -> str:
+    """A package's path as the tree has it: usr-merged, and /etc as /usr/etc."""
+    top, _, rest = path.lstrip("/").partition("/")
+    merged = USR_MERGE.get(top)
+    if merged:
+        return f"/{merged}/{rest}"
+    return f"/usr/etc/{rest}" if top == "etc" else path
 
 
 def prepare_root(root: Path) -> None:
@@ -116,6 +127,27 @@ def normalise(root: Path, *, tmpfiles_name: str) -> Normalised:
     remove_tree(root / "usr/etc")
     (root / "etc").rename(root / "usr/etc")
     return Normalised(dropped)
+
+
+def clean_node(root: Path, reporter: Reporter) -> None:
+    """Take away what tools left in a node layer's root, and give /var's content to tmpfiles.d.
+
+    What is mounted below /run or /tmp stays. Raises TreeError when /var is no folder.
+    """
+    for name in LEFT_OVERS:
+        # Container engines mount some of them, which leaves nothing in the image.
+        if not mounts_under(rooted.resolve(root, f"etc/{name}", follow_last=False)):
+            rooted.remove(root, f"etc/{name}")
+    dropped = move_var_to_tmpfiles(root, NODE_TMPFILES)
+    if dropped:
+        reporter.warn(
+            f"{len(dropped)} files under /var are a machine's own and are not shipped: "
+            + ", ".join(dropped[:5])
+        )
+    for name in ("run", "tmp"):
+        for child in rooted.children(root, name):
+            if not mounts_under(child):
+                remove_tree(child)
 
 
 def reopen(root: Path) -> None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from strata.compose.shebang import interpreter
 from strata.core.errors import DefinitionError, StrataError
 from strata.core.process import Completed, run
 
@@ -56,7 +56,7 @@ def run_script(root: Path, text: str, *, source: str, env: Mapping[str, str]) ->
 
     source: `file:line` of the script. Raises DefinitionError with the end of its output.
     """
-    interpreter = _interpreter(text, source)
+    words = interpreter(text, source)
     read_end, write_end = os.pipe()
     try:
         # The script travels through a pipe: it is never a file of the tree.
@@ -66,34 +66,12 @@ def run_script(root: Path, text: str, *, source: str, env: Mapping[str, str]) ->
             stream.write(data)
         argv = [*_prefix(root, env), "--perms", "0555", "--file", str(read_end), "/run/postprocess"]
         run(
-            [*argv, "--", *interpreter, "/run/postprocess"],
+            [*argv, "--", *words, "/run/postprocess"],
             pass_fds=(read_end,),
             error=lambda output: _script_error(source, output),
         )
     finally:
         os.close(read_end)
-
-
-def _interpreter(text: str, source: str) -> list[str]:
-    """The command of a script's shebang line, `/bin/sh` without one. Raises DefinitionError."""
-    first = text.partition("\n")[0].rstrip()
-    if not first.startswith("#!"):
-        return ["/bin/sh"]
-    try:
-        words = shlex.split(first[2:])
-    except ValueError as error:
-        raise _shebang_error(source, first, str(error)) from error
-    if not words or "\0" in first:
-        raise _shebang_error(source, first, "it names no interpreter")
-    return words
-
-
-def _shebang_error(source: str, line: str, why: str) -> DefinitionError:
-    return DefinitionError(
-        f"the postprocess script at {source} starts with {line!r}, which cannot be run: {why}",
-        hint="start it with a line like #!/usr/bin/bash",
-        context={"script": source},
-    )
 
 
 def _script_error(source: str, output: str) -> StrataError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from strata.compose.labels import Identity
 from strata.core.errors import DefinitionError
 from strata.core.record import Input
+from strata.inspect.osrelease import parse
 from strata.treefile.buildargs import load_build_args
 from strata.treefile.conditions import Variable
 from strata.treefile.project import Project, Stream
@@ -72,6 +73,18 @@ def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
         str(Path(name).parent),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
+
+
+def node_variables(os_release: str, stream: str) -> dict[str, Variable]:
+    """What a node treefile's conditions may ask of the base's os-release (requirement R1.9)."""
+    values = parse(os_release)
+    identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
+    return {
+        "deriving": True,
+        "id": identity,
+        "stream": stream,
+        "osversion": f"{identity}-{version}",
+    }
 
 
 def stream_variables(stream: Stream) -> dict[str, Variable]:

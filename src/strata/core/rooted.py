@@ -82,7 +82,11 @@ def remove(root: Path, path: str) -> None:
     # The last question before something is gone for good, asked of the kernel and not of `resolve`.
     above = os.path.realpath(place.parent)
     top = os.path.realpath(root)
-    if place.name in ("", "..") or place == root or not f"{above}/".startswith(f"{top}/"):
+    if (
+        place.name in ("", "..")
+        or place == root
+        or not f"{above}/".startswith(f"{top.rstrip(os.sep)}/")
+    ):
         raise TreeError(f"{path!r} does not name something inside the tree: it is not removed")
     try:
         remove_tree(place)

@@ -24,6 +24,7 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool("apt-get", "apt", "apt", "resolves and downloads the sample's Debian packages"),
+        Tool("buildah", "buildah", "buildah", "builds node layers by a Containerfile"),
         Tool("bwrap", "bubblewrap", "bubblewrap", "sandboxes postprocess scripts and dracut"),
         Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes the sample's repositories"),
         Tool("dnf", "dnf", "dnf", "solves and installs packages"),

@@ -9,7 +9,7 @@ from strata.container.labels import METALAYER
 from strata.inspect.layers import node_packages
 from strata.inspect.lint import FATAL, Finding, Rule, Subject
 from strata.inspect.osrelease import PATH, PRODUCT, look, node_changes
-from strata.inspect.packages import PKGLIST_PATH
+from strata.rpm.inventory import PKGLIST_PATH
 
 _OS_RELEASE = f"/{PATH}"
 # Links that systemd's own tmpfiles make, and that packages of the field ship.

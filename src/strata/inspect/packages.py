@@ -26,10 +26,9 @@ from strata.inspect.stream import open_tar
 from strata.inspect.view import ImageView, LayerView
 from strata.oci.source import ImageSource
 from strata.oci.tar import DIRECTORY, FILE, HARDLINK, TarReader
-from strata.rpm.inventory import KNOWN_FOLDERS, Inventory, read_database
+from strata.rpm.inventory import KNOWN_FOLDERS, PKGLIST_PATH, Inventory, read_database
 from strata.rpm.nevra import NEVRA
 
-PKGLIST_PATH = "usr/share/openshift/base/meta.json"
 MAX_PKGLIST_BYTES = 16 << 20
 MAX_METALAYER_BYTES = 4 << 20
 MAX_DATABASE_BYTES = 2 << 30

@@ -20,8 +20,7 @@ from strata.inspect.diff import (
     read_os_release,
 )
 from strata.inspect.entries import File
-from strata.inspect.packages import PKGLIST_PATH
-from strata.rpm.inventory import KNOWN_FOLDERS
+from strata.rpm.inventory import KNOWN_FOLDERS, PKGLIST_PATH
 
 # From the inside out: each goes when nothing else is in it.
 _PKGLIST_FOLDERS = ("/usr/share/openshift/base", "/usr/share/openshift")

@@ -18,6 +18,8 @@ from strata.rpm import header as tags
 from strata.rpm.header import Header, HeaderError
 from strata.rpm.nevra import NEVRA
 
+# Where an image lists its packages, in its last layer (requirement R3.7).
+PKGLIST_PATH = "usr/share/openshift/base/meta.json"
 RPMDB_FOLDER = "usr/lib/sysimage/rpm"
 KNOWN_FOLDERS = (RPMDB_FOLDER, "usr/share/rpm", "var/lib/rpm")
 

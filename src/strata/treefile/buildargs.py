@@ -75,6 +75,14 @@ def parse_values(text: str, file: str) -> dict[str, str]:
     return values
 
 
+def read_arguments(path: Path, file: str) -> dict[str, str]:
+    """The KEY=VALUE lines of any build-args file. Raises DefinitionError."""
+    try:
+        return parse_values(path.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path} cannot be read: {error}") from error
+
+
 def load_build_args(path: Path, file: str) -> BuildArgs:
     """Read a base's build-args file. file: its name in messages. Raises DefinitionError."""
     try:

@@ -1,0 +1,213 @@
+"""`strata-apply.pyz`: a treefile applied to the container it runs in, as a Containerfile's step.
+
+    RUN … python3 /run/strata/strata-apply.pyz apply /run/src node/manifest.yaml
+    RUN … python3 /run/strata/strata-apply.pyz metadata
+
+It does what the native engine does, by the same code, where the base image is the root: installs
+the packages it was given by the image's own rpm, puts the treefile's files in, runs its scripts
+without a network and with an empty /var, cleans up. It needs Python 3.11 in the base image, and
+nothing else of strata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from strata.compose import osrelease
+from strata.compose.arrange import arrange, find_overlays
+from strata.compose.normalise import clean_node
+from strata.compose.pyc import keep_pyc
+from strata.compose.shebang import interpreter
+from strata.compose.variant import node_variables
+from strata.core import rooted
+from strata.core.errors import DefinitionError, StrataError
+from strata.core.events import Reporter, plain
+from strata.core.files import canonical_json, mounts_under, remove_tree
+from strata.core.process import run
+from strata.rpm.install import close_database
+from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, read_inventory
+from strata.treefile.treefile import Flattened, flatten
+
+PACKAGES = Path("/run/strata/packages")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A treefile and what it names, found beside it."""
+
+    folder: Path
+    treefile: Flattened
+    overlays: tuple[tuple[str, Path], ...]
+
+
+def apply(
+    root: Path,
+    folder: Path,
+    treefile: str,
+    *,
+    stream: str,
+    packages: Path,
+    rpm_options: Sequence[str],
+    source_date_epoch: int,
+    reporter: Reporter,
+) -> None:
+    """Apply a treefile to a root, which is this process's own.
+
+    folder: the definitions; treefile: its path in there; packages: a folder of
+    package files, all of which are installed.
+    Raises DefinitionError, PackageError, ToolFailedError, TreeError.
+    """
+    release = osrelease.read(root, "the base image")
+    variables = node_variables(release, stream)
+    arch = os.uname().machine
+    flattened = flatten(folder / treefile, variables=variables, arch=arch, root=folder)
+    overlays = find_overlays(folder, treefile, flattened.overlays)
+    content = Content(folder, flattened, overlays)
+    with tempfile.TemporaryDirectory(prefix="pyc.", dir="/run") as scratch:
+        kept = keep_pyc(root, Path(scratch))
+        _install(root, packages, flattened, rpm_options, source_date_epoch, reporter)
+        arrange(
+            root,
+            content,
+            run=partial(_run_script, root),
+            source_date_epoch=source_date_epoch,
+            reporter=reporter,
+        )
+        kept.restore(root)
+    osrelease.check_node(release, osrelease.read(root, treefile), flattened)
+    clean_node(root, reporter)
+
+
+def _install(
+    root: Path,
+    packages: Path,
+    treefile: Flattened,
+    options: Sequence[str],
+    source_date_epoch: int,
+    reporter: Reporter,
+) -> None:
+    files = sorted(str(path) for path in packages.glob("*.rpm"))
+    if not files:
+        return
+    there = {name for name in ("var/lib/rpm", "var/log") if rooted.resolve(root, name).exists()}
+    with reporter.step("install packages") as step:
+        argv = ["rpm", "--root", str(root), "-U", "--oldpackage", "--nosignature", *options]
+        if not treefile.documentation:
+            argv.append("--excludedocs")
+        run([*argv, *files], env={"SOURCE_DATE_EPOCH": str(source_date_epoch)})
+        step.detail(f"{len(files)} packages")
+    for left in ("var/lib/rpm", "var/log"):
+        if left not in there:
+            rooted.remove(root, left)
+    close_database(rooted.resolve(root, f"{RPMDB_FOLDER}/rpmdb.sqlite"))
+
+
+def _run_script(root: Path, text: str, *, source: str, env: dict[str, str]) -> None:
+    """Run a script here, with an empty /var as the native engine's sandbox has it."""
+    with _emptied(root / "var"), tempfile.NamedTemporaryFile("w", dir="/run") as file:
+        (root / "var/tmp").mkdir(mode=0o1777, exist_ok=True)
+        file.write(text)
+        file.flush()
+        clean = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/",
+            "LC_ALL": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **env,
+        }
+        words = [f"{key}={value}" for key, value in sorted(clean.items())]
+        run(
+            ["env", "-i", "-C", "/", *words, *interpreter(text, source), file.name],
+            error=lambda output: DefinitionError(
+                f"the postprocess script at {source} failed",
+                context={"script": source, "output": output},
+            ),
+        )
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """A folder without its content for a while; what comes into it is dropped. Its folders and
+    links come back after, its files do not: no tree ships any of /var.
+
+    Not by renaming, which folders of an image's lower layers do not take.
+    """
+    kept = []
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+            kept.append((path, status, target))
+    _clear(folder)
+    try:
+        yield
+    finally:
+        _clear(folder)
+        for path, status, target in kept:
+            if target:
+                path.symlink_to(target)
+            else:
+                path.mkdir(exist_ok=True)
+                path.chmod(stat.S_IMODE(status.st_mode))
+            os.lchown(path, status.st_uid, status.st_gid)
+
+
+def _clear(folder: Path) -> None:
+    for child in folder.iterdir():
+        if not mounts_under(child):
+            remove_tree(child)
+
+
+def write_package_list(root: Path) -> None:
+    """The package list that release tools read from the last layer (requirement R3.7)."""
+    target = rooted.resolve(root, PKGLIST_PATH)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    document = canonical_json({"rpmdb.pkglist": read_inventory(root).pkglist()})
+    target.write_bytes(document)
+    target.chmod(0o644)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command inside of the container."""
+    parser = argparse.ArgumentParser(prog="strata-apply")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("apply", help="apply a treefile to this container")
+    one.add_argument("definitions", type=Path, help="the folder with the definitions")
+    one.add_argument("treefile", help="the treefile, in there")
+    one.add_argument("--stream", default="", help="the stream's name, for conditions")
+    one.add_argument("--packages", type=Path, default=PACKAGES, help="the packages to install")
+    one.add_argument("--rpm-option", action="append", default=[], help="one more option for rpm")
+    verbs.add_parser("metadata", help="write the package list, as the last layer")
+    given = parser.parse_args(arguments)
+    reporter = Reporter(plain(sys.stderr))
+    try:
+        if given.verb == "metadata":
+            write_package_list(Path("/"))
+            return 0
+        apply(
+            Path("/"),
+            given.definitions,
+            given.treefile,
+            stream=given.stream,
+            packages=given.packages,
+            rpm_options=given.rpm_option,
+            source_date_epoch=int(os.environ.get("SOURCE_DATE_EPOCH") or 0),
+            reporter=reporter,
+        )
+    except StrataError as error:
+        sys.stderr.write(f"strata-apply: {error.message}\n")
+        if error.context.get("output"):
+            sys.stderr.write(f"{error.context['output']}\n")
+        if error.hint:
+            sys.stderr.write(f"  hint: {error.hint}\n")
+        return error.exit_status
+    return 0

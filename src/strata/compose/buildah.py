@@ -1,0 +1,184 @@
+"""The engine that any CI has: buildah runs the node layer's Containerfile on the base image.
+
+The step in the Containerfile applies the same treefile by the same code (compose/apply.py), with
+the packages that were locked here, without a network. What buildah made becomes an image of the
+store: the base's layers as they are, its own written anew by our compressor, so that the bytes do
+not depend on its version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.compose.applypack import build_apply
+from strata.compose.nodenative import NodeLayers
+from strata.compose.workspace import Workspace
+from strata.container.layers import pack_layer
+from strata.core.errors import DefinitionError, ImageError
+from strata.core.events import Reporter
+from strata.core.files import mounts_under, remove_tree
+from strata.core.process import run
+from strata.core.streams import Readable
+from strata.inspect.packages import MAX_PKGLIST_BYTES, parse_pkglist
+from strata.oci.layout import Layout
+from strata.oci.model import ImageConfig, Manifest
+from strata.oci.reference import ImageReference
+from strata.oci.tar import TarReader
+from strata.rpm.cache import PackageCache
+from strata.rpm.inventory import PKGLIST_PATH
+from strata.rpm.lock import Lock
+from strata.rpm.nevra import NEVRA
+from strata.rpm.repofile import RepoConfig
+
+CONTEXT = "/run/strata"
+_PREFIX = "localhost/strata"
+_BUILDAH_LABEL = "io.buildah.version"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What buildah is told. folder: the definitions, its context; arguments: of the Containerfile;
+    secrets: `id=…,src=…`, given through."""
+
+    folder: Path
+    containerfile: str
+    arguments: Mapping[str, str]
+    secrets: tuple[str, ...] = ()
+
+
+def write_context(
+    context: Path, lock: Lock, repos: tuple[RepoConfig, ...], workspace: Workspace
+) -> None:
+    """What the Containerfile's step needs beside the definitions: the packages and the tool.
+
+    Raises RepositoryError, DigestError, NoSpaceError.
+    """
+    packages = context / "packages"
+    packages.mkdir(parents=True)
+    for path in PackageCache(workspace.packages).fetch(lock, repos).values():
+        os.link(path, packages / path.name)
+    build_apply(context / "strata-apply.pyz")
+
+
+def build_containerfile(
+    workspace: Workspace,
+    base: ImageReference,
+    recipe: Recipe,
+    context: Path,
+    *,
+    source_date_epoch: int,
+    reporter: Reporter,
+) -> NodeLayers:
+    """Run a Containerfile on a base image of the store; the layers it adds are written into it.
+
+    context: a folder made by `write_context`. Raises ToolFailedError, ImageError, DefinitionError
+    (a step failed).
+    """
+    with workspace.scratch("buildah") as scratch, _storage(scratch / "storage") as storage:
+        with reporter.step("bring the base to buildah"):
+            name = f"{_PREFIX}-base"
+            target = f"containers-storage:[overlay@{storage}/graph+{storage}/run]{name}"
+            # skopeo takes no layout's image by digest: a layout of one tag, with the store's blobs.
+            named = Layout.create(scratch / "base")
+            named.tag("base", workspace.layout.resolve(digest=base.digest))
+            blobs = f"--src-shared-blob-dir={workspace.store}/blobs"
+            run(["skopeo", "copy", "-q", blobs, f"oci:{named.path}:base", target])
+        with reporter.step(f"run {recipe.containerfile}"):
+            _build(storage, name, recipe, context, source_date_epoch, reporter)
+        with reporter.step("write the layers buildah made") as step:
+            raw = scratch / "result"
+            result = f"containers-storage:[overlay@{storage}/graph+{storage}/run]{_PREFIX}-node"
+            accept = ("--dest-oci-accept-uncompressed-layers", "--dest-compress=false")
+            run(["skopeo", "copy", "-q", *accept, result, f"oci:{raw}:node"])
+            made = _take_over(workspace.layout, Layout.open(raw), base)
+            size = sum(layer.descriptor.size_bytes for layer in made.layers)
+            step.progress(size, size)
+            step.detail(f"{len(made.layers)} layers, {size / 1e6:.1f} MB")
+        return made
+
+
+def _build(
+    storage: Path,
+    base: str,
+    recipe: Recipe,
+    context: Path,
+    source_date_epoch: int,
+    reporter: Reporter,
+) -> None:
+    arguments = {
+        **recipe.arguments,
+        "IMAGE_FROM": base,
+        "SOURCE_DATE_EPOCH": str(source_date_epoch),
+    }
+    # Isolated by chroot, as it runs inside of containers too; so all of it is without a network.
+    argv = ["unshare", "--net", "buildah", "--storage-driver=overlay", f"--root={storage}/graph"]
+    argv += [f"--runroot={storage}/run", "build", "--isolation=chroot"]
+    argv += ["--layers", "--pull-never", f"--timestamp={source_date_epoch}"]
+    argv += ["--volume", f"{context}:{CONTEXT}:ro", "-t", f"{_PREFIX}-node"]
+    argv += ["-f", str(recipe.folder / recipe.containerfile)]
+    for key, value in sorted(arguments.items()):
+        argv += ["--build-arg", f"{key}={value}"]
+    for secret in recipe.secrets:
+        argv += ["--secret", secret]
+
+    def failed(output: str) -> DefinitionError:
+        said = [line for line in output.splitlines() if line.startswith("strata-apply: ")]
+        why = said[-1].removeprefix("strata-apply: ") if said else "a step of it failed"
+        return DefinitionError(
+            f"{recipe.containerfile}: {why}",
+            hint="the output is shown with --debug",
+            context={"file": recipe.containerfile, "output": output},
+        )
+
+    run([*argv, str(recipe.folder)], error=failed)
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[Path]:
+    """A container store of this build's own; its mounts go with it, however the block ends."""
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        for mount in mounts_under(folder):
+            run(["umount", mount])
+        remove_tree(folder)
+
+
+def _take_over(layout: Layout, result: Layout, base: ImageReference) -> NodeLayers:
+    """The layers on top of the base, in our store. Raises ImageError when the base is not below, or
+    the last layer is not the package list."""
+    made = Manifest.parse(result.read(result.resolve("node")))
+    config = ImageConfig.parse(result.read(made.config))
+    below = Manifest.parse(layout.read(layout.resolve(digest=base.digest)))
+    known = ImageConfig.parse(layout.read(below.config)).diff_ids
+    if config.diff_ids[: len(known)] != known or len(config.diff_ids) == len(known):
+        raise ImageError(
+            "the Containerfile's last stage does not stand on the base image, or adds nothing",
+            hint="start it FROM ${IMAGE_FROM}, and do not squash",
+        )
+    layers = []
+    for number, layer in enumerate(made.layers[len(known) :], 1):
+        with result.open_blob(layer.digest) as stream:
+            layers.append(pack_layer(layout, f"containerfile {number}", stream))
+    if [layer.diff_id for layer in layers] != list(config.diff_ids[len(known) :]):
+        raise ImageError("buildah's image has other layers than its configuration says")
+    with result.open_blob(made.layers[-1].digest) as stream:
+        packages = _package_list(stream)
+    labels = {key: value for key, value in config.labels.items() if key != _BUILDAH_LABEL}
+    return NodeLayers(layers, len(packages), config={**config.config, "Labels": labels})
+
+
+def _package_list(stream: Readable) -> tuple[NEVRA, ...]:
+    tar = TarReader(stream)
+    for entry in tar:
+        if entry.path.decode("utf-8", "replace").rstrip("/") == PKGLIST_PATH:
+            return parse_pkglist(tar.read_all(MAX_PKGLIST_BYTES))
+    raise ImageError(
+        f"the Containerfile's last layer does not hold /{PKGLIST_PATH}",
+        hint="end it with the step that writes the package list; LABEL and COPY go before it",
+    )

@@ -1,0 +1,147 @@
+"""The native engine of node builds: an overlay mount on the base's tree, and what its upper side
+then holds, split into layers by package. The last layer is only the package list (R3.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from strata.compose import osrelease
+from strata.compose.amend import Swap, apply_swaps
+from strata.compose.components import RPMDB
+from strata.compose.context import BuildContext
+from strata.compose.definitions import Definition
+from strata.compose.install import populate
+from strata.compose.locks import check_locked
+from strata.compose.normalise import clean_node, reopen, tree_path
+from strata.compose.overlaymount import overlay_mount
+from strata.compose.pyc import keep_pyc
+from strata.container import derive
+from strata.container.layers import Layer
+from strata.core.events import Reporter
+from strata.core.files import canonical_json, remove_tree
+from strata.ostree.checkout import checkout
+from strata.ostree.tree import Tree
+from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, Inventory, read_inventory
+from strata.rpm.lock import Lock
+from strata.treefile.target import Target
+
+PKGLIST_TITLE = "package list"
+
+
+@dataclass(frozen=True)
+class NodeLayers:
+    """What an engine made. packages: how many the image has in all. replaced: the sha256 of what
+    swapped paths had before. config: what it changes of the image's configuration."""
+
+    layers: list[Layer]
+    packages: int
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+def build_native(
+    context: BuildContext,
+    target: Target,
+    definition: Definition,
+    lock: Lock,
+    base: str,
+    *,
+    own: Mapping[str, Layer],
+    epoch: int,
+    reporter: Reporter,
+) -> NodeLayers:
+    """Build a node layer's layers on a base's commit.
+
+    own: the layers of the image before, by title; what comes out again is not written again.
+    """
+    layout = context.workspace.layout
+    tree = Tree.load(context.workspace.repo(), base)
+    view = derive.container_view(tree)
+    with _base_root(context, tree) as lower, context.workspace.scratch("node") as scratch:
+        with overlay_mount(lower, scratch) as mount:
+            before = read_inventory(mount.merged)
+            release = osrelease.read(mount.merged, "the base image")
+            kept = keep_pyc(mount.merged, lower)
+            populate(
+                mount.merged,
+                definition,
+                lock,
+                context.workspace,
+                source_date_epoch=epoch,
+                reporter=reporter,
+            )
+            added = osrelease.read(mount.merged, str(target))
+            osrelease.check_node(release, added, definition.treefile)
+            swaps = definition.amendment.swaps
+            replaced = apply_swaps(mount.merged, swaps)
+            restored = kept.restore(mount.merged)
+            if restored:
+                reporter.note(f"{len(restored)} .pyc files of the base were put back")
+            clean_node(mount.merged, reporter)
+            inventory = read_inventory(mount.merged)
+            check_locked(inventory.nevras(), lock, before.nevras(), target)
+        _forget_build_folders(mount.upper)
+        with reporter.step("write the node layers") as step:
+            found = derive.changes(str(mount.upper), view)
+            groups = derive.group(found, _owner(before, inventory, swaps), [RPMDB], own)
+            upper = str(mount.upper)
+            with ThreadPoolExecutor(context.jobs) as pool:
+                writing = [
+                    pool.submit(
+                        derive.write_changes, layout, title, items, view, upper, own.get(title)
+                    )
+                    for title, items in groups
+                ]
+                layers = [layer.result() for layer in writing]
+            pkglist = canonical_json({"rpmdb.pkglist": inventory.pkglist()})
+            files = {PKGLIST_PATH: pkglist}
+            layers.append(derive.file_layer(layout, PKGLIST_TITLE, files, view))
+            size = sum(layer.descriptor.size_bytes for layer in layers)
+            step.progress(size, size)
+            step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")
+    return NodeLayers(layers, len(inventory.packages), replaced)
+
+
+@contextmanager
+def _base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
+    """The base's tree checked out as a container's root, to lie under an overlay mount."""
+    with context.workspace.scratch("base") as scratch:
+        root = scratch / "root"
+        checkout(context.workspace.repo(), tree, str(root), link=True)
+        reopen(root)
+        yield root
+
+
+def _forget_build_folders(upper: Path) -> None:
+    """The upper side's /var, /run and /tmp say nothing: the base's are empty and stay so."""
+    for name in ("var", "run", "tmp"):
+        remove_tree(upper / name)
+
+
+def _owner(
+    before: Inventory, after: Inventory, swaps: Sequence[Swap]
+) -> Callable[[str], str | None]:
+    """Which layer a changed path belongs to: its package's, if the node layer brought it.
+
+    A swapped file has a layer of its own: what is swapped often moves no other.
+    """
+    swapped = {swap.path: f"swapped {swap.path}" for swap in swaps}
+    old = set(before.nevras())
+    owners: dict[str, str] = {}
+    for path, nevras in after.file_owners().items():
+        new = [nevra for nevra in nevras if nevra not in old]
+        if new:
+            where = tree_path(path)
+            owners[where[4:] if where.startswith("/usr/etc/") else where] = new[0].name
+
+    def owner(path: str) -> str | None:
+        if path.startswith(f"/{RPMDB_FOLDER}"):
+            return RPMDB
+        return swapped.get(path) or owners.get(path)
+
+    return owner

@@ -1,0 +1,67 @@
+"""Byte-compiled Python of the base stays the base's: a `.pyc` that is written anew, for another
+time or by a trigger, makes every node image carry it again (requirement R3.3, ostree#1469).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.core.files import sha256_file
+
+
+@dataclass(frozen=True)
+class KeptPyc:
+    """The `.pyc` files of a root's /usr as they were: path to where the copy is, and its digest."""
+
+    files: dict[str, tuple[Path, str]]
+
+    def restore(self, root: Path) -> list[str]:
+        """Put back those that changed and are still beside their source; returns their paths.
+
+        What was removed stays removed when its source is gone too.
+        """
+        restored = []
+        for name, (copy, digest) in sorted(self.files.items()):
+            path = root / name
+            if path.is_symlink() or not path.parent.is_dir():
+                continue
+            if path.is_file() and sha256_file(path) == digest:
+                continue
+            if not path.exists() and not _source(path).exists():
+                continue
+            path.unlink(missing_ok=True)
+            shutil.copy2(copy, path)
+            status = copy.stat()
+            os.chown(path, status.st_uid, status.st_gid)
+            path.chmod(stat.S_IMODE(status.st_mode))
+            restored.append(name)
+        return restored
+
+
+def keep_pyc(root: Path, lower: Path) -> KeptPyc:
+    """Remember the `.pyc` files of a root. lower: where their bytes stay as they are, as the lower
+    side of an overlay mount does, or a folder to copy them to."""
+    files = {}
+    for folder, _, names in os.walk(root / "usr"):
+        for name in names:
+            if name.endswith(".pyc") and not os.path.islink(f"{folder}/{name}"):
+                path = Path(folder, name)
+                where = path.relative_to(root)
+                copy = lower / where
+                if not copy.exists():
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(path, copy)
+                    status = path.stat()
+                    os.chown(copy, status.st_uid, status.st_gid)
+                files[str(where)] = (copy, sha256_file(path))
+    return KeptPyc(files)
+
+
+def _source(path: Path) -> Path:
+    """The source of a `.pyc`: in the folder above `__pycache__`, or beside it."""
+    stem = path.name.split(".")[0] + ".py"
+    return path.parent.parent / stem if path.parent.name == "__pycache__" else path.parent / stem
