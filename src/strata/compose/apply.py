@@ -67,6 +67,7 @@ def apply(
     Raises DefinitionError, PackageError, ToolFailedError, TreeError.
     """
     release = osrelease.read(root, "the base image")
+    var = _Folders.below(root / "var")
     variables = node_variables(release, stream)
     arch = os.uname().machine
     flattened = flatten(folder / treefile, variables=variables, arch=arch, root=folder)
@@ -85,6 +86,8 @@ def apply(
         kept.restore(root)
     osrelease.check_node(release, osrelease.read(root, treefile), flattened)
     clean_node(root, reporter)
+    # What packages wanted in /var is told to tmpfiles.d: the base's own stays as it was.
+    var.bring_back()
 
 
 def _install(
@@ -134,6 +137,36 @@ def _run_script(root: Path, text: str, *, source: str, env: dict[str, str]) -> N
         )
 
 
+@dataclass(frozen=True)
+class _Folders:
+    """The folders and links below a folder, with their owners and modes."""
+
+    top: Path
+    entries: tuple[tuple[Path, os.stat_result, str], ...]
+
+    @staticmethod
+    def below(top: Path) -> _Folders:
+        found = []
+        for path in sorted(top.rglob("*")):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                found.append((path, status, os.readlink(path)))
+            elif stat.S_ISDIR(status.st_mode):
+                found.append((path, status, ""))
+        return _Folders(top, tuple(found))
+
+    def bring_back(self) -> None:
+        """Put them there again, and nothing else."""
+        _clear(self.top)
+        for path, status, target in self.entries:
+            if target:
+                path.symlink_to(target)
+            else:
+                path.mkdir(exist_ok=True)
+                path.chmod(stat.S_IMODE(status.st_mode))
+            os.lchown(path, status.st_uid, status.st_gid)
+
+
 @contextmanager
 def _emptied(folder: Path) -> Iterator[None]:
     """A folder without its content for a while; what comes into it is dropped. Its folders and
@@ -141,24 +174,12 @@ def _emptied(folder: Path) -> Iterator[None]:
 
     Not by renaming, which folders of an image's lower layers do not take.
     """
-    kept = []
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
-            target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
-            kept.append((path, status, target))
+    kept = _Folders.below(folder)
     _clear(folder)
     try:
         yield
     finally:
-        _clear(folder)
-        for path, status, target in kept:
-            if target:
-                path.symlink_to(target)
-            else:
-                path.mkdir(exist_ok=True)
-                path.chmod(stat.S_IMODE(status.st_mode))
-            os.lchown(path, status.st_uid, status.st_gid)
+        kept.bring_back()
 
 
 def _clear(folder: Path) -> None:

@@ -12,12 +12,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from strata.compose.applypack import build_apply
 from strata.compose.nodenative import NodeLayers
 from strata.compose.workspace import Workspace
-from strata.container.layers import pack_layer
+from strata.container.layers import write_layer
 from strata.core.errors import DefinitionError, ImageError
 from strata.core.events import Reporter
 from strata.core.files import mounts_under, remove_tree
@@ -27,15 +28,18 @@ from strata.inspect.packages import MAX_PKGLIST_BYTES, parse_pkglist
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
-from strata.oci.tar import TarReader
+from strata.oci.tar import FILE, TarReader, TarWriter
+from strata.ostree.tree import Tree
 from strata.rpm.cache import PackageCache
 from strata.rpm.inventory import PKGLIST_PATH
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 
-CONTEXT = "/run/strata"
+# What buildah mounts files of its own over; where the base has none, it leaves an empty one.
+_MOUNT_POINTS = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _PREFIX = "localhost/strata"
+_CHUNK = 1 << 20
 _BUILDAH_LABEL = "io.buildah.version"
 
 
@@ -69,14 +73,15 @@ def build_containerfile(
     base: ImageReference,
     recipe: Recipe,
     context: Path,
+    tree: Tree,
     *,
     source_date_epoch: int,
     reporter: Reporter,
 ) -> NodeLayers:
     """Run a Containerfile on a base image of the store; the layers it adds are written into it.
 
-    context: a folder made by `write_context`. Raises ToolFailedError, ImageError, DefinitionError
-    (a step failed).
+    context: a folder made by `write_context`; tree: the base's, as a container sees it.
+    Raises ToolFailedError, ImageError, DefinitionError (a step failed).
     """
     with workspace.scratch("buildah") as scratch, _storage(scratch / "storage") as storage:
         with reporter.step("bring the base to buildah"):
@@ -94,7 +99,7 @@ def build_containerfile(
             result = f"containers-storage:[overlay@{storage}/graph+{storage}/run]{_PREFIX}-node"
             accept = ("--dest-oci-accept-uncompressed-layers", "--dest-compress=false")
             run(["skopeo", "copy", "-q", *accept, result, f"oci:{raw}:node"])
-            made = _take_over(workspace.layout, Layout.open(raw), base)
+            made = _take_over(workspace.layout, Layout.open(raw), base, tree)
             size = sum(layer.descriptor.size_bytes for layer in made.layers)
             step.progress(size, size)
             step.detail(f"{len(made.layers)} layers, {size / 1e6:.1f} MB")
@@ -118,7 +123,8 @@ def _build(
     argv = ["unshare", "--net", "buildah", "--storage-driver=overlay", f"--root={storage}/graph"]
     argv += [f"--runroot={storage}/run", "build", "--isolation=chroot"]
     argv += ["--layers", "--pull-never", f"--timestamp={source_date_epoch}"]
-    argv += ["--volume", f"{context}:{CONTEXT}:ro", "-t", f"{_PREFIX}-node"]
+    argv += ["--no-hosts", "--dns=none", f"--build-context=strata={context}"]
+    argv += ["-t", f"{_PREFIX}-node"]
     argv += ["-f", str(recipe.folder / recipe.containerfile)]
     for key, value in sorted(arguments.items()):
         argv += ["--build-arg", f"{key}={value}"]
@@ -149,9 +155,11 @@ def _storage(folder: Path) -> Iterator[Path]:
         remove_tree(folder)
 
 
-def _take_over(layout: Layout, result: Layout, base: ImageReference) -> NodeLayers:
-    """The layers on top of the base, in our store. Raises ImageError when the base is not below, or
-    the last layer is not the package list."""
+def _take_over(layout: Layout, result: Layout, base: ImageReference, tree: Tree) -> NodeLayers:
+    """The layers on top of the base (tree: as a container sees it), in our store.
+
+    Raises ImageError when the base is not below, or the last layer is not the package list.
+    """
     made = Manifest.parse(result.read(result.resolve("node")))
     config = ImageConfig.parse(result.read(made.config))
     below = Manifest.parse(layout.read(layout.resolve(digest=base.digest)))
@@ -163,14 +171,27 @@ def _take_over(layout: Layout, result: Layout, base: ImageReference) -> NodeLaye
         )
     layers = []
     for number, layer in enumerate(made.layers[len(known) :], 1):
+        title = f"containerfile {number}"
         with result.open_blob(layer.digest) as stream:
-            layers.append(pack_layer(layout, f"containerfile {number}", stream))
-    if [layer.diff_id for layer in layers] != list(config.diff_ids[len(known) :]):
-        raise ImageError("buildah's image has other layers than its configuration says")
+            fill = partial(_copy_entries, TarReader(stream), tree)
+            layers.append(write_layer(layout, title, fill))
     with result.open_blob(made.layers[-1].digest) as stream:
         packages = _package_list(stream)
     labels = {key: value for key, value in config.labels.items() if key != _BUILDAH_LABEL}
     return NodeLayers(layers, len(packages), config={**config.config, "Labels": labels})
+
+
+def _copy_entries(source: TarReader, base: Tree, tar: TarWriter) -> None:
+    """A layer's entries but the empty files that buildah made to mount its own over."""
+    for entry in source:
+        path = entry.path.decode("utf-8", "replace").rstrip("/")
+        made = path in _MOUNT_POINTS and entry.type == FILE and not entry.size_bytes
+        if made and base.lookup(path) is None:
+            continue
+        tar.entry(entry)
+        while data := source.read(_CHUNK):
+            tar.body(data)
+        tar.pad(entry.size_bytes)
 
 
 def _package_list(stream: Readable) -> tuple[NEVRA, ...]:

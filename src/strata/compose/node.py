@@ -35,6 +35,7 @@ from strata.core.process import tool_version
 from strata.core.record import BuildRecord, Input
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
+from strata.ostree.tree import Tree
 from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock
 from strata.treefile.buildargs import read_arguments
@@ -244,7 +245,13 @@ def _build_by_buildah(context: BuildContext, job: NodeJob, reporter: Reporter) -
             write_context(scratch, job.lock, job.definition.repos, workspace)
             step.detail(f"{len(job.lock.packages)} packages")
         return build_containerfile(
-            workspace, base, recipe, scratch, source_date_epoch=job.epoch, reporter=reporter
+            workspace,
+            base,
+            recipe,
+            scratch,
+            derive.container_view(Tree.load(workspace.repo(), job.base.commit)),
+            source_date_epoch=job.epoch,
+            reporter=reporter,
         )
 
 

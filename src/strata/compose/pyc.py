@@ -15,16 +15,28 @@ from strata.core.files import sha256_file
 
 @dataclass(frozen=True)
 class KeptPyc:
-    """The `.pyc` files of a root's /usr as they were: path to where the copy is, and its digest."""
+    """The `.pyc` files of a root's /usr as they were: path to where the copy is, and its digest.
+
+    sources: the Python files that were there, compiled or not.
+    """
 
     files: dict[str, tuple[Path, str]]
+    sources: frozenset[str]
 
     def restore(self, root: Path) -> list[str]:
-        """Put back those that changed and are still beside their source; returns their paths.
+        """Put back those that changed and are still beside their source, take away new ones of
+        sources that were there; returns their paths.
 
         What was removed stays removed when its source is gone too.
         """
         restored = []
+        for path in _compiled(root):
+            name = str(path.relative_to(root))
+            if name not in self.files and str(_source(path).relative_to(root)) in self.sources:
+                path.unlink()
+                restored.append(name)
+                if path.parent.name == "__pycache__" and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
         for name, (copy, digest) in sorted(self.files.items()):
             path = root / name
             if path.is_symlink() or not path.parent.is_dir():
@@ -46,19 +58,31 @@ def keep_pyc(root: Path, lower: Path) -> KeptPyc:
     """Remember the `.pyc` files of a root. lower: where their bytes stay as they are, as the lower
     side of an overlay mount does, or a folder to copy them to."""
     files = {}
-    for folder, _, names in os.walk(root / "usr"):
-        for name in names:
-            if name.endswith(".pyc") and not os.path.islink(f"{folder}/{name}"):
-                path = Path(folder, name)
-                where = path.relative_to(root)
-                copy = lower / where
-                if not copy.exists():
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(path, copy)
-                    status = path.stat()
-                    os.chown(copy, status.st_uid, status.st_gid)
-                files[str(where)] = (copy, sha256_file(path))
-    return KeptPyc(files)
+    for path in _compiled(root):
+        where = path.relative_to(root)
+        copy = lower / where
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+            status = path.stat()
+            os.chown(copy, status.st_uid, status.st_gid)
+        files[str(where)] = (copy, sha256_file(path))
+    sources = frozenset(str(path.relative_to(root)) for path in _walk(root, ".py"))
+    return KeptPyc(files, sources)
+
+
+def _compiled(root: Path) -> list[Path]:
+    return [path for path in _walk(root, ".pyc") if not path.is_symlink()]
+
+
+def _walk(root: Path, suffix: str) -> list[Path]:
+    """The files of /usr whose names end so, sorted."""
+    return sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(root / "usr")
+        for name in names
+        if name.endswith(suffix)
+    )
 
 
 def _source(path: Path) -> Path:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from strata.container.compress import Compressor, Plain, compressor
 from strata.container.labels import LAYER_TITLE
-from strata.core.streams import Readable
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import CONFIG, MANIFEST, Descriptor, ImageConfig, Manifest
@@ -48,19 +47,6 @@ def write_layer(
         tar = TarWriter(tee)
         fill(tar)
         tar.finish()
-        tee.flush()
-        packer.finish()
-    descriptor = Descriptor(media_type, blob.digest, blob.size_bytes)
-    return Layer(descriptor, Digest(tee.digest.hexdigest()), title)
-
-
-def pack_layer(layout: Layout, title: str, tar: Readable) -> Layer:
-    """Write a layer that is there as a plain tar, byte for byte. Raises NoSpaceError."""
-    with layout.blob_writer() as blob:
-        packer, media_type = compressor("gzip", blob)
-        tee = _Tee(packer)
-        while data := tar.read(_CHUNK):
-            tee.write(data)
         tee.flush()
         packer.finish()
     descriptor = Descriptor(media_type, blob.digest, blob.size_bytes)
