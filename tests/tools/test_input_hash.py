@@ -13,7 +13,7 @@ import pytest
 
 from strata.compose.base import BaseJob, next_version_of, prepare_base
 from strata.compose.context import BuildContext
-from strata.compose.labels import input_hash
+from strata.compose.labels import Identity, input_hash
 from strata.compose.workspace import Workspace
 from strata.core.events import silent
 from strata.core.record import Input
@@ -156,3 +156,22 @@ def test_r2_6_what_a_developer_builds_is_no_release(definitions: Path, store: Pa
     assert next_version_of(dev, None, dev=True) == "1.2.20231114-0.dev"
     # The release after it is built anew, and is not the developer's image under its own name.
     assert set(dev.inputs) - set(release.inputs) == {Input("definition", "developer build", ".dev")}
+
+
+def test_r1_18_r2_10_a_build_args_file_says_what_the_system_is(
+    definitions: Path, store: Path
+) -> None:
+    edit("strata.toml", '{ treefile = "coreos.yaml" }', '{ build-args = "args.conf" }')(definitions)
+    edit("strata.toml", "bootimages", "#")(definitions)
+    (definitions / "args.conf").write_text(
+        "ID=rhel\nNAME=rhcos\nSTREAM=rhel-1.2\nDESCRIPTION=RHEL CoreOS 1.2\nVERSION=1.2\n"
+        f"MUTATE_OS_RELEASE=1.2\nBUILDER_IMG=registry.example/b:1@sha256:{'0' * 64}\n"
+        "MANIFEST=coreos.yaml\nIMAGE_CONFIG=image.yaml\nINJECT_OPENSHIFT_VERSION_LABELS=1\n"
+    )
+    (definitions / "platforms.yaml").write_text("x86_64: { qemu: {} }\n")
+    (definitions / "live").mkdir()
+    job = prepared(definitions, store)
+    assert job.identity == Identity("rhcos", "rhel-1.2", "RHEL CoreOS 1.2", version_labels=True)
+    assert job.boot.image["size"] == 16
+    assert job.boot.platforms == {"qemu": {}}
+    assert job.boot.live == definitions / "live"

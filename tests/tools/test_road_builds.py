@@ -207,6 +207,9 @@ def test_r2_2_a_new_version_of_the_coreos_layer_is_its_own(
     for layer in ("bootc", "coreos"):
         path = definitions / layer / "manifest.yaml"
         text = path.read_text().replace(line, "")
+        if layer == "coreos":
+            text += "  - |\n    #!/usr/bin/bash\n    . /usr/lib/os-release\n"
+            text += "    echo $OSTREE_VERSION > /usr/lib/seen\n"
         path.write_text(text + (line if layer == token_in else ""))
     motd = definitions / "overlay.d/10coreos/etc/motd"
     motd.write_text("changed\n")
@@ -214,9 +217,13 @@ def test_r2_2_a_new_version_of_the_coreos_layer_is_its_own(
     strata(*common, "build", "coreos/sample-12")
     motd.write_text("changed again\n")
     strata(*common, "build", "coreos/sample-12")
-    assert check_coreos_version(own_store) != before
+    version = check_coreos_version(own_store)
+    assert version != before
+    # R2.1: the scripts come after it.
+    seen = ["ostree", f"--repo={own_store}/repo", "cat", "coreos/sample-12", "/usr/lib/seen"]
+    assert subprocess.run(seen, capture_output=True, text=True, check=True).stdout == f"{version}\n"
     label = manifest_of(own_store, "bootc/sample-12")[1].labels["org.opencontainers.image.version"]
-    assert check_coreos_version(own_store) != label
+    assert version != label
 
 
 def test_the_record_has_the_bytes_of_the_steps(built_store: Path) -> None:
@@ -280,6 +287,7 @@ def test_a_changed_package_leaves_the_other_layers_blobs(
             "OPENSHIFT_VERSION in os-release is 4.18, and the treefile's ocp_version is 4.19",
         ),
     ],
+    ids=["changes", "differs"],
 )
 def test_r2_4_r1_10_a_node_layer_says_the_products_version_and_no_more(
     definitions: Path, own_store: Path, strata: Strata, old: str, new: str, problem: str

@@ -258,6 +258,10 @@ def test_a_stream_names_them(definitions: Path) -> None:
             r"strata\.toml:6: stream\.s\.bootimages\.live names a folder that is not there: x",
         ),
         (
+            'bootimages = { config = "image.yaml", formats = [], live = "../x" }',
+            "bootimages.live leads out of the definitions: ../x",
+        ),
+        (
             'bootimages = { config = "image.yaml", formats = [], platforms = "x" }',
             "bootimages.platforms names a file that is not there: x",
         ),

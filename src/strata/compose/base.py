@@ -108,18 +108,30 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         store=store,
         reporter=reporter,
     )
+<<<<<<< ours
     parent = _parent_commit(context, target, stream, reporter)
     with context.workspace.scratch("solve") as scratch:
         root = context.packages_of(parent, scratch / "root") if parent else None
         lock = lock_for(context, target, definition, root, reporter)
+=======
+    boot = _boot_files(context, target, stream, variant)
+    sets = _content_sets(context, stream)
+    parent = _parent_commit(context, target, stream)
+    with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
+        installed = context.packages_of(parent, scratch / "root") if parent else None
+        lock = definition.lock(
+            arch=context.arch,
+            metadata_cache=context.workspace.metadata,
+            installed_root=installed,
+        )
+        step.detail(f"{len(lock.packages)} packages")
+>>>>>>> theirs
     check_no_node_packages(
         [package.nevra for package in lock.packages],
         context.project.node_only,
         layer=str(target),
         origin=lock.explain,
     )
-    boot = _boot_files(context, target, stream, variant)
-    sets = _content_sets(context, stream)
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),

@@ -33,6 +33,11 @@ from strata.core.events import Reporter
 from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import BuildRecord, Input
+<<<<<<< ours
+=======
+from strata.inspect.osrelease import PATH, look
+from strata.oci.digest import Digest
+>>>>>>> theirs
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
 from strata.ostree.tree import Tree
@@ -164,6 +169,7 @@ def _recipe_inputs(
 ) -> tuple[list[Input], Mapping[str, str]]:
     """What the engine that runs the Containerfile reads beside the definition, and its arguments.
 
+<<<<<<< ours
     Raises DefinitionError when there is no Containerfile.
     """
     if engine != BUILDAH:
@@ -180,6 +186,22 @@ def _recipe_inputs(
     if node.build_args:
         arguments = read_arguments(folder / node.build_args, node.build_args)
     return [*inputs, Input("tool", "buildah", tool_version("buildah"))], arguments
+=======
+def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
+    """What conditions may ask, from the base's os-release: a node needs no base definitions."""
+    checksum = tree.lookup(PATH)
+    if not isinstance(checksum, str):
+        raise DefinitionError(f"the base image has no /{PATH}")
+    with context.workspace.repo().open_content(checksum) as stream:
+        values = look(stream.read())
+    identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
+    return {
+        "deriving": True,
+        "id": identity,
+        "stream": node.stream,
+        "osversion": f"{identity}-{version}",
+    }
+>>>>>>> theirs
 
 
 def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mapping[str, object]:

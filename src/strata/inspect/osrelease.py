@@ -162,10 +162,9 @@ def _scheme_note(old: str, new: str) -> str:
         return ""
     if type(one) is type(other):
         return ""
-    note = f"{one.scheme} became {other.scheme}"
     try:
-        ages = age(one), age(other)
+        before, after = age(one), age(other)
     except ValueError:
-        return f"{note}: they have no order"
-    newer = "newer" if ages[0] < ages[1] else "older" if ages[0] > ages[1] else "of the same day"
-    return f"{note}: {newer} by OS release and day"
+        return "another scheme, without an order between them"
+    newer = "newer" if before < after else "older" if before > after else "of the same day"
+    return f"another scheme, {newer} by OS release and day"

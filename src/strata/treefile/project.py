@@ -266,11 +266,22 @@ class _Reader:
             raise self.document.error((name,), f"must be tables: [{name}.NAME]")
         return tables
 
+<<<<<<< ours
     def inside(self, path: tuple[str, ...], name: str) -> str:
         """A path of the definitions, which need not exist; empty for none."""
+=======
+    def file(self, path: tuple[str, ...], name: str) -> str:
+        """A file the definitions name: it exists and is inside of them."""
+        if not self._inside(path, name).is_file():
+            raise self.document.error(path, f"names a file that is not there: {name}")
+        return name
+
+    def _inside(self, path: tuple[str, ...], name: str) -> Path:
+>>>>>>> theirs
         folder = self.folder.resolve()
         if name and folder not in (folder / name).resolve().parents:
             raise self.document.error(path, f"leads out of the definitions: {name}")
+<<<<<<< ours
         return name
 
     def file(self, path: tuple[str, ...], name: str) -> str:
@@ -278,6 +289,9 @@ class _Reader:
         if not (self.folder.resolve() / self.inside(path, name)).is_file():
             raise self.document.error(path, f"names a file that is not there: {name}")
         return name
+=======
+        return target
+>>>>>>> theirs
 
     def stream(self, name: str, table: dict[str, Any]) -> Stream:
         path = ("stream", name)
@@ -315,7 +329,7 @@ class _Reader:
 
     def _bootimages(self, path: tuple[str, ...], table: dict[str, Any]) -> BootImages:
         live = table.get("live", "")
-        if live and not (self.folder / live).is_dir():
+        if live and not self._inside((*path, "live"), live).is_dir():
             raise self.document.error((*path, "live"), f"names a folder that is not there: {live}")
         return BootImages(
             self.file((*path, "config"), table["config"]),

@@ -180,10 +180,10 @@ def _print_files(files: Sequence[FileChange]) -> None:
 def _print_os_release(release: OSReleaseDiff) -> None:
     rows = []
     for of in release.readings:
-        verdict = "" if of.agreed else "NOT AGREED"
-        cells = [of.key, of.before or "", of.after or "", verdict, of.note]
+        note = of.note if of.agreed else f"NOT AGREED: {of.note}"
+        cells = [of.key, of.before or "", of.after or "", note]
         rows.append([shown(cell) for cell in cells])
-    print_table("", ["os-release", "old", "→ new", "", ""], rows)
+    print_table("", ["os-release", "old", "→ new", ""], rows)
     old, new = release.old or "none", release.new or "none"
     write(f"the OS's version as consumers read it: {old if old == new else f'{old} → {new}'}")
 
