@@ -53,7 +53,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="build again what is up to date, and compare to the byte",
+        help="build each a second time under another clock, umask, locale, directory order and "
+        "number of CPUs, and compare to the byte",
     )
 
 
@@ -104,6 +105,7 @@ def _result_json(result: BuildResult) -> dict[str, object]:
         "changes": [str(change) for change in result.changes],
         "compared": [str(item) for item in result.compared],
         "outputs": dict(result.record.outputs) if result.record else {},
+        "verified": result.verified.to_json() if result.verified else None,
     }
 
 
@@ -130,3 +132,6 @@ def _show(results: list[BuildResult]) -> None:
             sys.stdout.writelines(f"  {change}\n" for change in result.changes)
         elif result.compared and result.status != BUILT:
             sys.stdout.write(f"{result.target}: compared {summary(result.compared)}\n")
+        if result.verified:
+            conditions = ", ".join(result.verified.conditions)
+            sys.stdout.write(f"{result.target}: built again, equal to the byte ({conditions})\n")

@@ -99,13 +99,12 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     """
     stream = context.project.stream(target.name)
     variant = variant_of(context.project, target)
-    store = context.workspace.store
     definition = load_definition(
         context.project,
         variant.treefile,
         variables=variant.variables,
         arch=context.arch,
-        store=store,
+        store=context.workspace.files,
         reporter=reporter,
     )
     parent = _parent_commit(context, target, stream, reporter)

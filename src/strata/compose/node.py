@@ -113,7 +113,7 @@ def prepare_node(
         node.treefile,
         variables=image_variables(context, found.commit, node.stream),
         arch=context.arch,
-        store=context.workspace.store,
+        store=context.workspace.files,
         reporter=reporter,
     )
     with context.workspace.scratch("solve") as scratch:

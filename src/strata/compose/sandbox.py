@@ -10,12 +10,14 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from strata.core.clock import fake_clock
 from strata.core.errors import DefinitionError, StrataError
 from strata.core.process import Completed, run
 
 _F_SETPIPE_SZ = 1031  # Linux fcntl; Python names it from 3.10 on
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_CLOCK = "/run/libfaketime.so"  # gone with the sandbox's /run
 
 # Enough to make a tree (owners, modes, file capabilities) and nothing that reaches outside it.
 _CAPABILITIES = (
@@ -41,7 +43,11 @@ def _prefix(root: Path, env: Mapping[str, str]) -> list[str]:
     argv += ["--setenv", "LC_ALL", "C.UTF-8", "--setenv", "PYTHONDONTWRITEBYTECODE", "1"]
     for capability in _CAPABILITIES:
         argv += ["--cap-add", capability]
-    for key, value in sorted(env.items()):
+    clock = fake_clock()
+    if clock:
+        argv += ["--ro-bind", clock["LD_PRELOAD"], _CLOCK]
+        clock["LD_PRELOAD"] = _CLOCK
+    for key, value in sorted({**env, **clock}.items()):
         argv += ["--setenv", key, value]
     return argv
 
