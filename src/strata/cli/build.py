@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from strata.cli.progress import print_table, size
 from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, summary
 from strata.compose.context import BuildContext, hermetic
+from strata.compose.sandbox import BeforeShell, ScriptError
 from strata.compose.workspace import Workspace
+from strata.core.errors import UsageError
+from strata.core.text import shown
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
@@ -30,6 +34,8 @@ not built again; what differs is named.
                                             with a file that was just built
   strata build hotfix/case-0042             a node layer with one case's change
 """
+
+_OUTPUT_LINES = 12
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,6 +62,28 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="build each a second time under another clock, umask, locale, directory order and "
         "number of CPUs, and compare to the byte",
     )
+    parser.add_argument(
+        "--shell",
+        action="store_true",
+        help="when a postprocess script fails, open a shell in its sandbox",
+    )
+
+
+def _before_shell(context: Context) -> BeforeShell:
+    """Says why a shell opens, and where; live progress leaves the terminal to it."""
+
+    def before(error: ScriptError) -> None:
+        context.pause()
+        output = str(error.context["output"]).splitlines()[-_OUTPUT_LINES:]
+        sys.stderr.writelines(f"{shown(line)}\n" for line in (error.message, *output))
+        sys.stderr.write(
+            "A shell in the script's sandbox: / is the tree as the script left it.\n"
+            "  run it again:  bash -x /run/postprocess\n"
+            "  leave:         exit   (the build ends, and nothing of it is kept)\n"
+        )
+        sys.stderr.flush()
+
+    return before
 
 
 def add_with(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +100,33 @@ def add_with(parser: argparse.ArgumentParser) -> None:
 
 def build(context: Context, arguments: argparse.Namespace) -> int:
     """Build and say what became of each target."""
-    build_context = replace(make_build_context(context), dev=arguments.dev)
+    building = replace(make_build_context(context), dev=arguments.dev)
     if arguments.hermetic:
-        build_context = hermetic(build_context, Path(arguments.hermetic))
-    results = build_targets(
-        build_context,
+        building = hermetic(building, Path(arguments.hermetic))
+    if arguments.shell:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError("--shell needs a terminal", hint="leave it out: the error is shown")
+        building = replace(building, before_shell=_before_shell(context))
+    try:
+        results = _build(context, building, arguments)
+    except ScriptError as error:
+        if not arguments.shell:
+            command = shlex.join(["strata", *sys.argv[1:], "--shell"])
+            error.hint = f"to look around in its sandbox, and run it again there: {command}"
+        raise
+    if context.as_json:
+        document = [_result_json(result) for result in results]
+        print_json(document)
+    else:
+        _show(results)
+    return 0
+
+
+def _build(
+    context: Context, building: BuildContext, arguments: argparse.Namespace
+) -> list[BuildResult]:
+    return build_targets(
+        building,
         [Target.parse(text) for text in arguments.targets],
         base=ImageReference.parse(arguments.base) if arguments.base else None,
         given=parse_with(arguments.swaps),
@@ -84,12 +134,6 @@ def build(context: Context, arguments: argparse.Namespace) -> int:
         dry_run=context.dry_run,
         reporter=context.reporter,
     )
-    if context.as_json:
-        document = [_result_json(result) for result in results]
-        print_json(document)
-    else:
-        _show(results)
-    return 0
 
 
 def make_build_context(context: Context) -> BuildContext:

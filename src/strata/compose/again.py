@@ -86,7 +86,8 @@ def verify_again(
     ):
         first = Conditions(len(cpus), "", "", str(context.workspace.work))
         second = Conditions(len(fewer), TIMEZONE, LOCALE, str(scratch))
-        task = Task(context, target, base, given, record, fewer, first, second)
+        unattended = replace(context, before_shell=None)
+        task = Task(unattended, target, base, given, record, fewer, first, second)
         # A /dev/shm of its own: libfaketime leaves semaphores where processes are killed.
         argv = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", str(scratch), "--tmpfs", "/dev/shm"]
         argv += ["--unshare-pid", "--proc", "/proc", "--die-with-parent", "--cap-add", "ALL"]

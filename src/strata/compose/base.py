@@ -234,6 +234,7 @@ def build_base(
             job.lock,
             workspace,
             source_date_epoch=job.epoch,
+            before_shell=context.before_shell,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),
             name=job.identity.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose.sandbox import BeforeShell
 from strata.compose.workspace import Workspace
 from strata.core.errors import PackageError, UsageError
 from strata.core.record import BuildRecord
@@ -29,13 +30,18 @@ def hermetic(context: BuildContext, file: Path) -> BuildContext:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """One `strata build`. jobs: threads for compression and hashing. dev: it is a developer's."""
+    """One `strata build`.
+
+    jobs: threads for compression and hashing. dev: it is a developer's. before_shell: on a
+    script's failure a shell opens in its sandbox, see `run_script`.
+    """
 
     project: Project
     workspace: Workspace
     arch: str
     jobs: int
     dev: bool = False
+    before_shell: BeforeShell | None = None
 
     def record(self, target: Target) -> BuildRecord | None:
         """The record of the target's last build, or None when it was never built here."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from strata.compose.content import add_files, enable_units, remove_from_packages
 from strata.compose.definitions import Definition
 from strata.compose.overlays import apply_overlay
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import BeforeShell, run_script
 from strata.compose.users import check_users
 from strata.compose.workspace import Workspace
 from strata.core import rooted
@@ -26,6 +26,7 @@ def populate(
     workspace: Workspace,
     *,
     source_date_epoch: int,
+    before_shell: BeforeShell | None = None,
     reporter: Reporter,
     before_scripts: Callable[[], None] = lambda: None,
     name: str = "",
@@ -34,8 +35,7 @@ def populate(
     else the treefile adds, run the scripts, in that order.
 
     before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
-    empty for the treefile's.
-
+    empty for the treefile's. before_shell: see `run_script`.
     Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
     treefile = definition.treefile
@@ -76,7 +76,7 @@ def populate(
             scripts.append((text, item.path))
     for text, source in scripts:
         with reporter.step(f"run the script at {source}"):
-            run_script(root, text, source=source, env=environment)
+            run_script(root, text, source=source, env=environment, before_shell=before_shell)
 
 
 def _environment(name: object, source_date_epoch: int) -> dict[str, str]:

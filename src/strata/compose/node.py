@@ -179,6 +179,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
                 job.lock,
                 workspace,
                 source_date_epoch=job.epoch,
+                before_shell=context.before_shell,
                 reporter=reporter,
             )
             added = osrelease.read(mount.merged, str(job.target))
