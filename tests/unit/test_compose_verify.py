@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 
@@ -17,7 +18,7 @@ from strata.compose.verify import (
     describe,
     likely_cause,
 )
-from strata.core.clock import fake_clock
+from strata.core.clock import AHEAD_HOURS, fake_clock, today
 from strata.core.errors import DigestError, StrataError, error_of
 from strata.core.events import Progress, Reporter, StepBegin, StepEnd, event_of, json_lines
 
@@ -131,6 +132,12 @@ def test_events_and_errors_travel_between_processes() -> None:
     assert (back.message, back.hint) == ("it differs", "look")
     assert back.context == {"verified": {"equal": False}, "n": "3"}
     assert type(error_of({**StrataError("x").to_json(), "code": "of later"})) is StrataError
+
+
+def test_what_ends_on_a_day_ends_by_the_first_builds_clock() -> None:
+    before = today({})
+    ahead = today({AHEAD_HOURS: "48"})
+    assert ahead + datetime.timedelta(days=2) in (before, today({}))
 
 
 def test_a_clock_goes_along_only_when_it_is_faked() -> None:

@@ -89,7 +89,7 @@ def build_targets(
             swapped = given if target in wanted else Amendment()
             results.append(_build(context, target, below, swapped, dry_run, reporter))
         for number, result in enumerate(results):
-            if verify and result.target in wanted and result.status != WOULD_BUILD:
+            if verify and not dry_run and result.target in wanted:
                 found = verify_again(context, result.target, base, given, reporter)
                 results[number] = replace(result, verified=found)
     return results

@@ -41,8 +41,8 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.treefile.target import Target
 
-# How much is looked into for a cause, and told.
-_MAX_TEXT_BYTES, _MAX_FINDINGS = 64 << 10, 500
+# Of how many files the text is looked at for a cause, and how large they may be.
+_MAX_TEXTS, _MAX_TEXT_BYTES = 500, 64 << 10
 
 
 def main() -> None:
@@ -158,10 +158,11 @@ def _findings(task: Task, context: BuildContext, manifest: str) -> list[Finding]
         first, second = (one, view_of(one, "the first")), (other, view_of(other, "the second"))
         known: dict[LayerKey, LayerEntries] = {}
         files = [read_files(*image, known=known).files for image in (first, second)]
-        changes = diff_files(files[0], files[1])[:_MAX_FINDINGS]
+        changes = diff_files(files[0], files[1])
+        looked = changes[:_MAX_TEXTS]
         bodies = (
-            _bodies(first, (change.old for change in changes)),
-            _bodies(second, (change.new for change in changes)),
+            _bodies(first, (change.old for change in looked)),
+            _bodies(second, (change.new for change in looked)),
         )
     found = [_changed(change, *bodies) for change in changes]
     if not found:
