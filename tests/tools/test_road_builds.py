@@ -338,17 +338,22 @@ def test_two_builds_of_the_base_are_bit_identical(
 
 
 def test_verify_builds_again_and_compares_to_the_byte(own_store: Path, strata: Strata) -> None:
+    """R0.2, R2, R3: every layer of the sample is the same bits under other conditions."""
     common = ("-C", str(SAMPLE), "--store", str(own_store), "--json")
-    before = json.loads((own_store / "records/coreos/sample-12.json").read_text())
-    done = json.loads(strata(*common, "build", "coreos/sample-12", "--verify").stdout)
-    assert [row["status"] for row in done] == ["built", "built"]
-    after = json.loads((own_store / "records/coreos/sample-12.json").read_text())
-    assert after["outputs"] == before["outputs"]
-    # A build that reads what is not an input is found out.
-    before["outputs"]["manifest"] = json.loads(
-        (own_store / "records/bootc/sample-12.json").read_text()
-    )["outputs"]["manifest"]
-    (own_store / "records/coreos/sample-12.json").write_text(json.dumps(before))
-    failed = strata(*common, "build", "coreos/sample-12", "--verify", check=False)
+    targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19@sample-12")
+    before = {name: (own_store / f"records/{name}.json").read_bytes() for name in targets}
+    done = json.loads(strata(*common, "build", *targets, "--verify").stdout)
+    assert [row["target"] for row in done] == [*targets]
+    for row in done:
+        assert row["verified"]["equal"]
+        assert row["verified"]["actual"]["manifest"] == row["outputs"]["manifest"]
+    assert {name: (own_store / f"records/{name}.json").read_bytes() for name in targets} == before
+    # A build that is not what its inputs give is found out.
+    bootc, coreos = (json.loads(before[name]) for name in targets[:2])
+    bootc["outputs"]["manifest"] = coreos["outputs"]["manifest"]
+    (own_store / "records/bootc/sample-12.json").write_text(json.dumps(bootc))
+    failed = strata(*common, "build", "bootc/sample-12", "--verify", check=False)
     assert failed.returncode == 10
     assert "was built again from the same inputs and its manifest differs" in failed.stderr
+    told = json.loads(failed.stderr.splitlines()[-1])["context"]["verified"]["differences"]
+    assert ("/usr/bin/podman", "removed") in [(row["path"], row["what"]) for row in told]

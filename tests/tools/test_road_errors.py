@@ -18,6 +18,8 @@ from registry import ADDRESS, Registry
 from strata.core.errors import DigestError, TransportError
 from strata.oci.layout import Layout
 from strata.oci.model import INDEX, Descriptor, Index, Manifest, Platform
+from tinydist import TARGET as TINY
+from tinydist import tiny_definitions
 
 pytestmark = pytest.mark.tools
 
@@ -184,9 +186,27 @@ def test_a_failing_script_shows_its_line_and_output(
     assert done.returncode == 3
     assert "the postprocess script at bootc/manifest.yaml:" in last_lines(done)
     assert "failed: lost" in last_lines(done)
+    # The command that opens its sandbox is the one that was given, and more.
+    asked = f"strata -C {definitions} --store {store} build bootc/sample-12 --shell\n"
+    assert f"and run it again there: {asked}" in last_lines(done)
+    shell = build(strata, definitions, store, "bootc/sample-12", "--shell")
+    assert shell.returncode == 2
+    assert "--shell needs a terminal" in last_lines(shell)
     # Nothing half-written stands in the way of the right one.
     path.write_text((SAMPLE / "bootc/manifest.yaml").read_text())
     assert build(strata, definitions, store, "bootc/sample-12").returncode == 0
+
+
+def test_two_kernels_in_a_tree_are_named(tmp_path: Path, store: Path, strata: Strata) -> None:
+    script = "cd /usr/lib/modules\nmkdir 0.0.0\ncp /boot/vmlinuz-* 0.0.0/vmlinuz"
+    done = build(strata, tiny_definitions(tmp_path / "tiny", script), store, TINY)
+    assert done.returncode == 3
+    text = last_lines(done)
+    assert "the tree has 2 kernels (0.0.0, " in text
+    assert "in /usr/lib/modules; it must have exactly one\n" in text
+    assert "hint: name one kernel package in the treefile" in text
+    assert not (store / f"records/{TINY}.json").exists()
+    assert TINY not in Layout.open(store).tags()
 
 
 def test_a_package_whose_bytes_changed_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.amend import parse_with
-from strata.compose.build import BUILT, BuildResult, build_targets, summary
-from strata.compose.context import BuildContext, hermetic
-from strata.compose.node import ENGINES, NATIVE
+from strata.compose.build import BUILT, BuildResult, build_targets, prepare_context, summary
+from strata.compose.context import BUILDAH, ENGINES, NATIVE, BuildContext, hermetic
+from strata.compose.sandbox import BeforeShell, ScriptError
 from strata.compose.workspace import Workspace
+from strata.core.errors import UsageError
+from strata.core.text import shown
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
@@ -32,6 +35,8 @@ not built again; what differs is named.
   strata build hotfix/case-0042             a node layer with one case's change
 """
 
+_OUTPUT_LINES = 12
+
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -48,6 +53,19 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="what builds node layers: strata itself, or buildah by the Containerfile",
     )
     parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID,src=FILE",
+        help="a file for the Containerfile's steps that mount it, and for no layer",
+    )
+    parser.add_argument(
+        "--context",
+        metavar="DIR",
+        help="write what a node layer's Containerfile needs beside the definitions (packages, and "
+        "what applies the treefile) to a new folder, for a CI to build; build only what is below",
+    )
+    parser.add_argument(
         "--dev",
         action="store_true",
         help="base layers that are built get a version that ends in .dev",
@@ -60,8 +78,31 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="build again what is up to date, and compare to the byte",
+        help="build each a second time under another clock, umask, locale, directory order and "
+        "number of CPUs, and compare to the byte",
     )
+    parser.add_argument(
+        "--shell",
+        action="store_true",
+        help="when a postprocess script fails, open a shell in its sandbox",
+    )
+
+
+def _before_shell(context: Context) -> BeforeShell:
+    """Says why a shell opens, and where; live progress leaves the terminal to it."""
+
+    def before(error: ScriptError) -> None:
+        context.pause()
+        output = str(error.context["output"]).splitlines()[-_OUTPUT_LINES:]
+        sys.stderr.writelines(f"{shown(line)}\n" for line in (error.message, *output))
+        sys.stderr.write(
+            "A shell in the script's sandbox: / is the tree as the script left it.\n"
+            "  run it again:  bash -x /run/postprocess\n"
+            "  leave:         exit   (the build ends, and nothing of it is kept)\n"
+        )
+        sys.stderr.flush()
+
+    return before
 
 
 def add_with(parser: argparse.ArgumentParser) -> None:
@@ -78,25 +119,66 @@ def add_with(parser: argparse.ArgumentParser) -> None:
 
 def build(context: Context, arguments: argparse.Namespace) -> int:
     """Build and say what became of each target."""
-    build_context = replace(make_build_context(context), dev=arguments.dev)
-    if arguments.hermetic:
-        build_context = hermetic(build_context, Path(arguments.hermetic))
-    results = build_targets(
-        build_context,
-        [Target.parse(text) for text in arguments.targets],
-        base=ImageReference.parse(arguments.base) if arguments.base else None,
-        given=parse_with(arguments.swaps),
+    building = replace(
+        make_build_context(context),
+        dev=arguments.dev,
         engine=arguments.engine,
-        verify=arguments.verify,
-        dry_run=context.dry_run,
-        reporter=context.reporter,
+        secrets=tuple(arguments.secret),
     )
+    if arguments.secret and arguments.engine != BUILDAH:
+        raise UsageError("--secret is for --engine buildah: the native engine has no use for it")
+    if arguments.hermetic:
+        building = hermetic(building, Path(arguments.hermetic))
+    if arguments.shell:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError("--shell needs a terminal", hint="leave it out: the error is shown")
+        building = replace(building, before_shell=_before_shell(context))
+    if arguments.context:
+        return _write_context(context, building, arguments)
+    try:
+        results = _build(context, building, arguments)
+    except ScriptError as error:
+        if not arguments.shell:
+            command = shlex.join(["strata", *sys.argv[1:], "--shell"])
+            error.hint = f"to look around in its sandbox, and run it again there: {command}"
+        raise
     if context.as_json:
         document = [_result_json(result) for result in results]
         print_json(document)
     else:
         _show(results)
     return 0
+
+
+def _write_context(context: Context, building: BuildContext, arguments: argparse.Namespace) -> int:
+    context.no_dry_run("build --context")
+    if len(arguments.targets) != 1:
+        raise UsageError("--context is of one node target")
+    folder = Path(arguments.context)
+    target = Target.parse(arguments.targets[0])
+    base = ImageReference.parse(arguments.base) if arguments.base else None
+    given = parse_with(arguments.swaps)
+    found = prepare_context(building, target, base, given, folder, context.reporter)
+    if context.as_json:
+        print_json({"folder": str(folder), "base": str(found)})
+    else:
+        sys.stdout.write(f"{folder}: for --build-context strata={folder}\n")
+        sys.stdout.write(f"IMAGE_FROM={found}\n")
+    return 0
+
+
+def _build(
+    context: Context, building: BuildContext, arguments: argparse.Namespace
+) -> list[BuildResult]:
+    return build_targets(
+        building,
+        [Target.parse(text) for text in arguments.targets],
+        base=ImageReference.parse(arguments.base) if arguments.base else None,
+        given=parse_with(arguments.swaps),
+        verify=arguments.verify,
+        dry_run=context.dry_run,
+        reporter=context.reporter,
+    )
 
 
 def make_build_context(context: Context) -> BuildContext:
@@ -112,6 +194,7 @@ def _result_json(result: BuildResult) -> dict[str, object]:
         "changes": [str(change) for change in result.changes],
         "compared": [str(item) for item in result.compared],
         "outputs": dict(result.record.outputs) if result.record else {},
+        "verified": result.verified.to_json() if result.verified else None,
     }
 
 
@@ -138,3 +221,6 @@ def _show(results: list[BuildResult]) -> None:
             sys.stdout.writelines(f"  {change}\n" for change in result.changes)
         elif result.compared and result.status != BUILT:
             sys.stdout.write(f"{result.target}: compared {summary(result.compared)}\n")
+        if result.verified:
+            conditions = ", ".join(result.verified.conditions)
+            sys.stdout.write(f"{result.target}: built again, equal to the byte ({conditions})\n")

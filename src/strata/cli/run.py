@@ -12,7 +12,6 @@ from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.compose.amend import parse_with
 from strata.compose.build import BuildResult, build_targets
-from strata.compose.node import NATIVE
 from strata.compose.workspace import Workspace
 from strata.core.errors import MachineError, UsageError
 from strata.machine.facts import complaints
@@ -78,7 +77,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             [target],
             base=given,
             given=parse_with(arguments.swaps),
-            engine=NATIVE,
             verify=False,
             dry_run=context.dry_run,
             reporter=context.reporter,

@@ -99,33 +99,20 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     """
     stream = context.project.stream(target.name)
     variant = variant_of(context.project, target)
-    store = context.workspace.store
     definition = load_definition(
         context.project,
         variant.treefile,
         variables=variant.variables,
         arch=context.arch,
-        store=store,
+        store=context.workspace.files,
         reporter=reporter,
     )
-<<<<<<< ours
+    boot = _boot_files(context, target, stream, variant)
+    sets = _content_sets(context, stream)
     parent = _parent_commit(context, target, stream, reporter)
     with context.workspace.scratch("solve") as scratch:
         root = context.packages_of(parent, scratch / "root") if parent else None
         lock = lock_for(context, target, definition, root, reporter)
-=======
-    boot = _boot_files(context, target, stream, variant)
-    sets = _content_sets(context, stream)
-    parent = _parent_commit(context, target, stream)
-    with reporter.step(f"solve {target}") as step, context.workspace.scratch("solve") as scratch:
-        installed = context.packages_of(parent, scratch / "root") if parent else None
-        lock = definition.lock(
-            arch=context.arch,
-            metadata_cache=context.workspace.metadata,
-            installed_root=installed,
-        )
-        step.detail(f"{len(lock.packages)} packages")
->>>>>>> theirs
     check_no_node_packages(
         [package.nevra for package in lock.packages],
         context.project.node_only,
@@ -247,6 +234,7 @@ def build_base(
             job.lock,
             workspace,
             source_date_epoch=job.epoch,
+            before_shell=context.before_shell,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),
             name=job.identity.name,

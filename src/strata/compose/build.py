@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from strata.compose.again import verify_again
 from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
+from strata.compose.buildah import write_context
 from strata.compose.context import BuildContext
 from strata.compose.graph import build_order
 from strata.compose.job import Job
 from strata.compose.node import prepare_node
+from strata.compose.verify import Verification
 from strata.container.stored import find_stored
 from strata.core.clock import rfc3339
-from strata.core.errors import DigestError, UsageError
+from strata.core.errors import UsageError
 from strata.core.events import Reporter
+from strata.core.files import usual_umask
 from strata.core.process import require_root
 from strata.core.record import BuildRecord, Input, InputChange, StepRecord, changed_inputs
 from strata.oci.digest import Digest
@@ -30,7 +36,10 @@ BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What became of one target. changes: why it was built; empty when it was built first."""
+    """What became of one target. changes: why it was built; empty when it was built first.
+
+    verified: the comparison with a second build, when there was one.
+    """
 
     target: Target
     status: str
@@ -38,6 +47,7 @@ class BuildResult:
     compared: tuple[Input, ...]
     changes: tuple[InputChange, ...]
     seconds: float = 0.0
+    verified: Verification | None = None
 
 
 def build_targets(
@@ -46,7 +56,6 @@ def build_targets(
     *,
     base: ImageReference | None,
     given: Amendment,
-    engine: str,
     verify: bool,
     dry_run: bool,
     reporter: Reporter,
@@ -54,8 +63,8 @@ def build_targets(
     """Build targets and what they stand on.
 
     base: builds node targets on this image. given: components swapped by hand in the targets named,
-    which are node layers or hotfixes. engine: builds node layers. verify: build
-    again what is up to date and compare.
+    which are node layers or hotfixes. verify: build the targets named a second time,
+    under other conditions, and compare.
     dry_run: images, commits, records and locks stay as they are; repositories' metadata is read.
     Raises any StrataError; what was built before stays, the failed target's parts do not.
     """
@@ -81,10 +90,48 @@ def build_targets(
                     results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
                     continue
             swapped = given if target in wanted else Amendment()
-            results.append(
-                _build(context, target, below, swapped, engine, verify, dry_run, reporter)
-            )
+            results.append(_build(context, target, below, swapped, dry_run, reporter))
+        for number, result in enumerate(results):
+            if verify and not dry_run and result.target in wanted:
+                found = verify_again(context, result.target, base, given, reporter)
+                results[number] = replace(result, verified=found)
     return results
+
+
+def prepare_context(
+    context: BuildContext,
+    target: Target,
+    base: ImageReference | None,
+    given: Amendment,
+    folder: Path,
+    reporter: Reporter,
+) -> ImageReference:
+    """Write what a node layer's Containerfile needs to a new folder; returns its base image.
+
+    What the node stands on is built. Raises any StrataError; the folder is whole or not there.
+    """
+    if target.kind not in ON_A_BASE:
+        raise UsageError(f"{target} has no Containerfile", hint="node/ targets have")
+    if folder.exists():
+        raise UsageError(f"{folder} is there already", hint="name a new folder")
+    below = build_order(context.project, [target], base_given=base is not None)[:-1]
+    if below:
+        build_targets(
+            context,
+            below,
+            base=None,
+            given=Amendment(),
+            verify=False,
+            dry_run=False,
+            reporter=reporter,
+        )
+    with context.workspace.locked(), context.workspace.scratch("context") as scratch:
+        job = prepare_node(context, target, base, given, reporter)
+        fresh = scratch / "context"
+        write_context(fresh, job.lock, job.definition.repos, context.workspace)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(fresh, folder)
+    return ImageReference("oci", str(context.workspace.store), "", job.base.manifest)
 
 
 def _look_below(
@@ -128,25 +175,23 @@ def _build(
     target: Target,
     base: ImageReference | None,
     given: Amendment,
-    engine: str,
-    verify: bool,
     dry_run: bool,
     reporter: Reporter,
 ) -> BuildResult:
     with reporter.step(f"build {target}") as step:
         first_timing = len(reporter.timings)
-        job = _prepare(context, target, base, given, engine, reporter)
+        job = prepare(context, target, base, given, reporter)
         earlier = context.record(target)
         changes = changed_inputs(earlier.inputs, job.inputs) if earlier else ()
         current = earlier is not None and not changes and _is_stored(context, earlier)
-        if earlier and current and not verify:
+        if earlier and current:
             step.detail(f"up to date; {summary(job.inputs)} are the same")
             return BuildResult(target, UP_TO_DATE, earlier, job.inputs, ())
         for change in changes:
             reporter.note(f"{target}: {change}")
         if dry_run:
             return BuildResult(target, WOULD_BUILD, earlier, job.inputs, changes)
-        outputs = job.build(context, earlier, current, reporter)
+        outputs = run_job(job, context, earlier, current, reporter)
         steps = tuple(
             StepRecord(item.title, item.seconds, item.size_bytes)
             for item in reporter.timings[first_timing:]
@@ -154,8 +199,6 @@ def _build(
         record = BuildRecord(
             str(target), context.arch, job.inputs, outputs, steps, rfc3339(job.epoch)
         )
-        if earlier and current and verify:
-            _verify(earlier, record)
         context.workspace.keep_lock(str(target), job.lock)
         record.save(context.workspace.record_path(str(target)))
         step.detail(f"{outputs['manifest']}")
@@ -163,17 +206,29 @@ def _build(
     return BuildResult(target, BUILT, record, job.inputs, changes, seconds)
 
 
-def _prepare(
+def prepare(
     context: BuildContext,
     target: Target,
     base: ImageReference | None,
     given: Amendment,
-    engine: str,
     reporter: Reporter,
 ) -> Job:
+    """Find out all that goes into a target. Raises any StrataError."""
     if target.kind in ON_A_BASE:
-        return prepare_node(context, target, base, given, engine, reporter)
+        return prepare_node(context, target, base, given, reporter)
     return prepare_base(context, target, reporter)
+
+
+def run_job(
+    job: Job,
+    context: BuildContext,
+    earlier: BuildRecord | None,
+    current: bool,
+    reporter: Reporter,
+) -> Mapping[str, object]:
+    """Build a prepared target; returns the record's outputs. Raises any StrataError."""
+    with usual_umask():
+        return job.build(context, earlier, current, reporter)
 
 
 def summary(inputs: Sequence[Input]) -> str:
@@ -200,14 +255,3 @@ def _is_stored(context: BuildContext, record: BuildRecord) -> bool:
         return False
     commit = record.outputs.get("commit")
     return commit is None or context.workspace.repo().is_complete(str(commit))
-
-
-def _verify(earlier: BuildRecord, again: BuildRecord) -> None:
-    for key in ("commit", "manifest"):
-        before, now = earlier.outputs.get(key), again.outputs.get(key)
-        if before != now:
-            raise DigestError(
-                f"{earlier.target} was built again from the same inputs and its {key} differs",
-                hint="something in the build reads what is not an input",
-                context={"expected": before, "actual": now},
-            )

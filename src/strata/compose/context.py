@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose.sandbox import BeforeShell
 from strata.compose.workspace import Workspace
 from strata.core.errors import PackageError, UsageError
 from strata.core.record import BuildRecord
@@ -13,6 +14,8 @@ from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER
 from strata.treefile.project import Project
 from strata.treefile.target import Target
+
+NATIVE, BUILDAH = ENGINES = ("native", "buildah")
 
 
 def hermetic(context: BuildContext, file: Path) -> BuildContext:
@@ -29,13 +32,21 @@ def hermetic(context: BuildContext, file: Path) -> BuildContext:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """One `strata build`. jobs: threads for compression and hashing. dev: it is a developer's."""
+    """One `strata build`.
+
+    jobs: threads for compression and hashing. dev: it is a developer's. before_shell: on a
+    script's failure a shell opens in its sandbox, see `run_script`. engine: one of ENGINES, builds
+    node layers. secrets: `id=…,src=…`, for a Containerfile's steps.
+    """
 
     project: Project
     workspace: Workspace
     arch: str
     jobs: int
     dev: bool = False
+    before_shell: BeforeShell | None = None
+    engine: str = NATIVE
+    secrets: tuple[str, ...] = ()
 
     def record(self, target: Target) -> BuildRecord | None:
         """The record of the target's last build, or None when it was never built here."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from strata.compose.arrange import arrange
 from strata.compose.definitions import Definition
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import BeforeShell, run_script
 from strata.compose.workspace import Workspace
 from strata.core.events import Reporter
 from strata.rpm.cache import PackageCache
@@ -23,6 +23,7 @@ def populate(
     workspace: Workspace,
     *,
     source_date_epoch: int,
+    before_shell: BeforeShell | None = None,
     reporter: Reporter,
     before_scripts: Callable[[], None] = lambda: None,
     name: str = "",
@@ -31,8 +32,7 @@ def populate(
     else the treefile adds, run the scripts, in that order.
 
     before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
-    empty for the treefile's.
-
+    empty for the treefile's. before_shell: see `run_script`.
     Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
     """
     treefile = definition.treefile
@@ -55,7 +55,7 @@ def populate(
     arrange(
         root,
         definition,
-        run=partial(run_script, root),
+        run=partial(run_script, root, before_shell=before_shell),
         source_date_epoch=source_date_epoch,
         reporter=reporter,
         before_scripts=before_scripts,

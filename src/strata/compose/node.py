@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from strata.compose.amend import WITH, Amendment, Debt, overrides_of, weigh
 from strata.compose.baseimage import Base, image_variables, resolve_base
 from strata.compose.buildah import Recipe, build_containerfile, write_context
-from strata.compose.context import BuildContext
+from strata.compose.context import BUILDAH, BuildContext
 from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
 from strata.compose.hotfix import (
     HOTFIX_LABEL,
@@ -33,11 +33,6 @@ from strata.core.events import Reporter
 from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import BuildRecord, Input
-<<<<<<< ours
-=======
-from strata.inspect.osrelease import PATH, look
-from strata.oci.digest import Digest
->>>>>>> theirs
 from strata.oci.model import ImageConfig, Manifest
 from strata.oci.reference import ImageReference
 from strata.ostree.tree import Tree
@@ -46,8 +41,6 @@ from strata.rpm.lock import Lock
 from strata.treefile.buildargs import read_arguments
 from strata.treefile.project import Hotfix, NodeStream
 from strata.treefile.target import Target
-
-NATIVE, BUILDAH = ENGINES = ("native", "buildah")
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,6 @@ class NodeJob:
     base: Base
     inputs: tuple[Input, ...]
     epoch: int
-    engine: str
     arguments: Mapping[str, str]
     hotfix: Hotfix | None
     debts: tuple[Debt, ...]
@@ -87,13 +79,11 @@ def prepare_node(
     target: Target,
     base: ImageReference | None,
     given: Amendment,
-    engine: str,
     reporter: Reporter,
 ) -> NodeJob:
     """Resolve the base, read, solve and lock a node layer, or a hotfix of one. Nothing is built.
 
     base: an image in place of the definitions' own. given: components swapped by hand.
-    engine: one of ENGINES.
     Raises DefinitionError, ImageError, TransportError, RepositoryError, PackageError.
     """
     of = context.project.node_of(target)
@@ -101,14 +91,14 @@ def prepare_node(
     hotfix = context.project.hotfix(target.name) if target.kind == "hotfix" else None
     if hotfix:
         check_not_expired(hotfix, today())
-    recipe_inputs, arguments = _recipe_inputs(context, node, engine)
+    recipe_inputs, arguments = _recipe_inputs(context, node)
     found = resolve_base(context, node, base, reporter)
     plain = load_definition(
         context.project,
         node.treefile,
         variables=image_variables(context, found.commit, node.stream),
         arch=context.arch,
-        store=context.workspace.store,
+        store=context.workspace.files,
         reporter=reporter,
     )
     with context.workspace.scratch("solve") as scratch:
@@ -124,7 +114,7 @@ def prepare_node(
             there = (*below, *(one.nevra for one in lock.packages))
             packages, hotfix_debts = weigh(packages, there)
             amendment = replace(amendment, swaps=(*swaps, *given.swaps), ahead=(*ahead, *packages))
-        if engine == BUILDAH and amendment.swaps:
+        if context.engine == BUILDAH and amendment.swaps:
             raise UsageError(
                 f"{target} swaps files, which a Containerfile does not",
                 hint="leave --engine out",
@@ -156,7 +146,6 @@ def prepare_node(
         found,
         tuple(sorted(inputs)),
         epoch,
-        engine,
         arguments,
         hotfix,
         tuple(debts),
@@ -165,18 +154,17 @@ def prepare_node(
 
 
 def _recipe_inputs(
-    context: BuildContext, node: NodeStream, engine: str
+    context: BuildContext, node: NodeStream
 ) -> tuple[list[Input], Mapping[str, str]]:
     """What the engine that runs the Containerfile reads beside the definition, and its arguments.
 
-<<<<<<< ours
     Raises DefinitionError when there is no Containerfile.
     """
-    if engine != BUILDAH:
+    if context.engine != BUILDAH:
         return [], {}
     if not node.containerfile:
         raise DefinitionError(
-            f"node/{node.release}@{node.stream} has no Containerfile for --engine {engine}",
+            f"node/{node.release}@{node.stream} has no Containerfile for --engine {BUILDAH}",
             hint='add containerfile = { file = "node/Containerfile" } to its table in strata.toml',
         )
     files = [node.containerfile, *([node.build_args] if node.build_args else [])]
@@ -186,22 +174,6 @@ def _recipe_inputs(
     if node.build_args:
         arguments = read_arguments(folder / node.build_args, node.build_args)
     return [*inputs, Input("tool", "buildah", tool_version("buildah"))], arguments
-=======
-def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
-    """What conditions may ask, from the base's os-release: a node needs no base definitions."""
-    checksum = tree.lookup(PATH)
-    if not isinstance(checksum, str):
-        raise DefinitionError(f"the base image has no /{PATH}")
-    with context.workspace.repo().open_content(checksum) as stream:
-        values = look(stream.read())
-    identity, version = values.get("ID", ""), values.get("VERSION_ID", "")
-    return {
-        "deriving": True,
-        "id": identity,
-        "stream": node.stream,
-        "osversion": f"{identity}-{version}",
-    }
->>>>>>> theirs
 
 
 def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mapping[str, object]:
@@ -211,7 +183,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
     config = ImageConfig.parse(layout.read(manifest.config))
     prior = stored_manifest(layout, str(job.target), context.arch)
     amendment = job.definition.amendment
-    if job.engine == BUILDAH:
+    if context.engine == BUILDAH:
         made = _build_by_buildah(context, job, reporter)
     else:
         made = build_native(
@@ -260,7 +232,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
 def _build_by_buildah(context: BuildContext, job: NodeJob, reporter: Reporter) -> NodeLayers:
     node, workspace = job.node, context.workspace
     arguments = {"TREEFILE": node.treefile, "STREAM": node.stream, **job.arguments}
-    recipe = Recipe(context.project.path, node.containerfile, arguments)
+    recipe = Recipe(context.project.path, node.containerfile, arguments, context.secrets)
     base = ImageReference("oci", str(workspace.store), "", job.base.manifest)
     with workspace.scratch("context") as scratch:
         with reporter.step("fetch packages") as step:

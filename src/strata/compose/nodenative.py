@@ -73,6 +73,7 @@ def build_native(
                 lock,
                 context.workspace,
                 source_date_epoch=epoch,
+                before_shell=context.before_shell,
                 reporter=reporter,
             )
             added = osrelease.read(mount.merged, str(target))

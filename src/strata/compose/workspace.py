@@ -22,14 +22,19 @@ from strata.rpm.lock import Lock, LockFile
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one store."""
+    """The folders of one store.
+
+    lender: the store whose downloads and repositories are used, for one that is only made to be
+    compared with it.
+    """
 
     store: Path
+    lender: Path | None = None
 
     @staticmethod
-    def create(store: Path) -> Workspace:
+    def create(store: Path, lender: Path | None = None) -> Workspace:
         """Open the store, making what is missing. Raises NoSpaceError, StrataError."""
-        workspace = Workspace(store.absolute())
+        workspace = Workspace(store.absolute(), lender)
         try:
             workspace.work.mkdir(parents=True, exist_ok=True)
             Layout.create(workspace.store)
@@ -48,14 +53,19 @@ class Workspace:
         return self.store / "work"
 
     @property
+    def files(self) -> Path:
+        """What `$store` stands for in .repo files."""
+        return self.lender or self.store
+
+    @property
     def packages(self) -> Path:
         """Downloaded packages, by content."""
-        return self.store / "cache" / "packages"
+        return self.files / "cache" / "packages"
 
     @property
     def metadata(self) -> Path:
         """dnf's cache of repository metadata."""
-        return self.store / "cache" / "metadata"
+        return self.files / "cache" / "metadata"
 
     @property
     def machines(self) -> Path:

@@ -29,6 +29,32 @@ def source_date_epoch(environ: Mapping[str, str] = os.environ) -> int | None:
     return int(text)
 
 
+def fake_clock(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment that gives a child the clock libfaketime gave this process; empty without it.
+
+    LD_PRELOAD is the library's file, as it is loaded here.
+    """
+    if "FAKETIME" not in environ:
+        return {}
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as stream:
+        loaded = (line.split(maxsplit=5)[-1].rstrip("\n") for line in stream)
+        library = next((path for path in loaded if "/libfaketime" in path), "")
+    kept = {key: environ[key] for key in _FAKETIME if key in environ}
+    return {"LD_PRELOAD": library, **kept} if library else {}
+
+
+# What tells libfaketime the time. What its processes share (FAKETIME_SHARED) stays out: a sandbox
+# has no part in it.
+_FAKETIME = (
+    "FAKETIME",
+    "FAKETIME_DONT_FAKE_MONOTONIC",
+    "FAKETIME_FORCE_MONOTONIC_FIX",
+    "NO_FAKE_STAT",
+)
+# For what talks to other machines, whose certificates are of today.
+REAL_CLOCK = {"FAKETIME": "+0"}
+
+
 def rfc3339(seconds: int) -> str:
     """Seconds since 1970 as `YYYY-MM-DDTHH:MM:SSZ`."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
@@ -42,9 +68,17 @@ def parse_rfc3339(text: str) -> int:
     return int(moment.timestamp())
 
 
-def today() -> datetime.date:
-    """The day it is, by UTC: for what ends on a day, never for what is written to a file."""
-    return datetime.datetime.now(datetime.timezone.utc).date()
+# How far a verifying build set its own clock ahead.
+AHEAD_HOURS = "STRATA_CLOCK_AHEAD_HOURS"
+
+
+def today(environ: Mapping[str, str] = os.environ) -> datetime.date:
+    """The day it is, by UTC: for what ends on a day, never for what is written to a file.
+
+    It is the real one where a verifying build has another.
+    """
+    ahead = datetime.timedelta(hours=int(environ.get(AHEAD_HOURS, "0")))
+    return (datetime.datetime.now(datetime.timezone.utc) - ahead).date()
 
 
 def date8(seconds: int) -> str:

@@ -36,7 +36,10 @@ class StrataError(Exception):
             "code": self.code,
             "message": self.message,
             "hint": self.hint,
-            "context": {key: str(value) for key, value in self.context.items()},
+            "context": {
+                key: value if isinstance(value, dict) else str(value)
+                for key, value in self.context.items()
+            },
         }
 
 
@@ -156,3 +159,16 @@ class InterruptedByUserError(StrataError):
 
     code = "interrupted"
     exit_status = 130
+
+
+def error_of(document: Mapping[str, object]) -> StrataError:
+    """The reverse of `to_json`: an error that another process of ours ended with."""
+    kinds = [StrataError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    code, hint, context = document["code"], document["hint"], document["context"]
+    return next((kind for kind in kinds if kind.code == code), StrataError)(
+        str(document["message"]),
+        hint=str(hint) if hint is not None else None,
+        context=context if isinstance(context, dict) else {},
+    )

@@ -190,3 +190,18 @@ def json_lines(stream: TextIO) -> Sink:
         stream.flush()
 
     return render
+
+
+def event_of(line: str) -> Event | None:
+    """The reverse of `json_lines`: the event that a line tells, or None when it tells none."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    kinds: dict[object, Callable[..., Event]] = {
+        kind.__name__: kind for kind in (StepBegin, StepEnd, Progress, Warned, Noted)
+    }
+    kind = kinds.get(document.pop("event", None))
+    return kind(**document) if kind else None

@@ -164,6 +164,16 @@ def _clear_immutable(
 
 
 @contextmanager
+def usual_umask() -> Iterator[None]:
+    """Files and folders made in the block, also by children, have the modes people expect."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def scratch_dir(parent: Path, prefix: str) -> Iterator[Path]:
     """A folder of one's own, removed at the end however the block ends."""
     parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from strata.core.clock import fake_clock
 from strata.core.errors import NoSpaceError, NotRootError, StrataError, ToolFailedError
 from strata.core.tools import TOOLS, find_tool
 
@@ -62,6 +63,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env = {key: os.environ[key] for key in _KEPT if key in os.environ}
     env["LC_ALL"] = "C.UTF-8"
     env["PATH"] = env.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    env.update(fake_clock())
     env.update(extra or {})
     return env
 

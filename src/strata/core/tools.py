@@ -29,6 +29,7 @@ TOOLS: dict[str, Tool] = {
         Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes the sample's repositories"),
         Tool("dnf", "dnf", "dnf", "solves and installs packages"),
         Tool("dpkg-deb", "dpkg", "dpkg", "unpacks the sample's Debian packages"),
+        Tool("faketime", "faketime", "libfaketime", "gives a verifying build another time"),
         Tool("mount", "mount", "util-linux", "lays an overlay over the base tree"),
         Tool("nsenter", "util-linux", "util-linux", "runs commands inside a booted machine"),
         Tool("ostree", "ostree", "ostree", "deploys commits"),

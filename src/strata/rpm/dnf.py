@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from strata.core.clock import REAL_CLOCK
 from strata.core.errors import ToolFailedError
 from strata.core.process import run
 from strata.core.tools import find_tool
@@ -46,6 +47,8 @@ def call(
         Path(home, ".rpmmacros").write_text(f"%_dbpath /{RPMDB_FOLDER}\n", encoding="utf-8")
         argv = [interpreter(), "-I", str(WORKER)]
         task_env = {**(env or {}), "HOME": home}
+        if task["task"] == "solve":
+            task_env.update(REAL_CLOCK)
         done = run(argv, stdin=json.dumps(task), env=task_env, on_line=line)
     try:
         answer = json.loads(done.stdout)

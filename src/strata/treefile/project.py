@@ -266,32 +266,24 @@ class _Reader:
             raise self.document.error((name,), f"must be tables: [{name}.NAME]")
         return tables
 
-<<<<<<< ours
-    def inside(self, path: tuple[str, ...], name: str) -> str:
-        """A path of the definitions, which need not exist; empty for none."""
-=======
     def file(self, path: tuple[str, ...], name: str) -> str:
         """A file the definitions name: it exists and is inside of them."""
         if not self._inside(path, name).is_file():
             raise self.document.error(path, f"names a file that is not there: {name}")
         return name
 
-    def _inside(self, path: tuple[str, ...], name: str) -> Path:
->>>>>>> theirs
-        folder = self.folder.resolve()
-        if name and folder not in (folder / name).resolve().parents:
-            raise self.document.error(path, f"leads out of the definitions: {name}")
-<<<<<<< ours
+    def inside(self, path: tuple[str, ...], name: str) -> str:
+        """A path of the definitions, which need not exist; empty for none."""
+        if name:
+            self._inside(path, name)
         return name
 
-    def file(self, path: tuple[str, ...], name: str) -> str:
-        """A file the definitions name: it exists and is inside of them."""
-        if not (self.folder.resolve() / self.inside(path, name)).is_file():
-            raise self.document.error(path, f"names a file that is not there: {name}")
-        return name
-=======
+    def _inside(self, path: tuple[str, ...], name: str) -> Path:
+        folder = self.folder.resolve()
+        target = (folder / name).resolve()
+        if folder not in target.parents:
+            raise self.document.error(path, f"leads out of the definitions: {name}")
         return target
->>>>>>> theirs
 
     def stream(self, name: str, table: dict[str, Any]) -> Stream:
         path = ("stream", name)
