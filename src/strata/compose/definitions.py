@@ -16,7 +16,8 @@ from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
 from strata.rpm.lock import Lock
-from strata.rpm.repofile import RepoConfig, load_repo_file, read_states
+from strata.rpm.repofile import RepoConfig, load_repo_file
+from strata.rpm.repostate import read_states
 from strata.rpm.solve import Request, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
@@ -49,11 +50,14 @@ class Definition:
         return (*files, *overlays)
 
     def lock(self, *, arch: str, metadata_cache: Path, installed_root: Path | None = None) -> Lock:
-        """Solve the layer's packages. Raises PackageError, RepositoryError."""
+        """Solve the layer's packages.
+
+        Raises PackageError, RepositoryError, SignatureError, OfflineError.
+        """
         treefile = self.treefile
         return solve(
             self.repos,
-            read_states(self.repos),
+            read_states(self.repos, metadata_cache),
             [Request(item.text, str(item.source)) for item in treefile.packages],
             arch=arch,
             metadata_cache=metadata_cache,
@@ -94,12 +98,6 @@ def load_definition(
                 context={"file": wanted.source, "key": "repos"},
             )
     repos = tuple(known[wanted.text] for wanted in flattened.repos)
-    for repo in repos:
-        if repo.gpgcheck:
-            reporter.warn(
-                f"repository {repo.id} has gpgcheck=1 in {repo.source}, but signatures are not "
-                "checked yet: a package is only held against the sha256 in the repository's index"
-            )
     overlays = tuple((item.text, _overlay(project, item, treefile)) for item in flattened.overlays)
     return Definition(project.path, flattened, repos, overlays)
 

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from strata.core.errors import PackageError, RepositoryError
+from strata.core.errors import OfflineError, PackageError, RepositoryError
+from strata.core.network import HINT, offline
 from strata.rpm import dnf
+from strata.rpm.evict import in_use
 from strata.rpm.lock import Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
-from strata.rpm.repofile import RepoConfig, RepoState
+from strata.rpm.repofile import RepoConfig
+from strata.rpm.repostate import RepoState, keep_states
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,13 @@ def solve(
     """Solve requests into a lock.
 
     states: of the same repositories, read before. installed_root: a root whose packages are there
-    and stay. Raises PackageError (not found, unsolvable), RepositoryError, ToolFailedError.
+    and stay. Raises PackageError (not found, unsolvable), RepositoryError (also when a repository
+    changed since its state was read), OfflineError, ToolFailedError.
     """
-    metadata_cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="solve.", dir=metadata_cache) as empty:
+    with (
+        in_use(metadata_cache),
+        tempfile.TemporaryDirectory(prefix="solve.", dir=metadata_cache) as empty,
+    ):
         answer = dnf.call(
             {
                 "task": "solve",
@@ -54,13 +60,20 @@ def solve(
                 "weak_deps": weak_deps,
                 "exclude": list(exclude),
                 "repos": [
-                    {"id": repo.id, "baseurl": repo.baseurl, "priority": repo.priority}
+                    {
+                        "id": repo.id,
+                        "baseurl": repo.baseurl,
+                        "priority": repo.priority,
+                        "cached": offline() and not repo.is_local,
+                    }
                     for repo in repos
                 ],
                 "requests": [{"text": item.text, "source": item.source} for item in requests],
             }
         )
     _raise_error(answer, repos)
+    _check_indexes(answer["indexes"], states)
+    keep_states(repos, states, metadata_cache)
     packages = []
     for row in answer["packages"]:
         kind, digest = row["checksum"]
@@ -92,6 +105,20 @@ def solve(
     return Lock(arch, generated, repositories, ordered)
 
 
+def _check_indexes(solved_with: dict[str, str], states: Sequence[RepoState]) -> None:
+    """Refuse an answer from another index than the one that was read, verified and recorded."""
+    for state in states:
+        if solved_with[state.id] != state.repomd:
+            what = f"repository {state.id} changed while it was read"
+            if offline():
+                what = f"what dnf has of repository {state.id} is not what was read last"
+            raise RepositoryError(
+                what,
+                hint=HINT if offline() else "run the command again",
+                context={"expected": state.repomd, "actual": solved_with[state.id]},
+            )
+
+
 def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None:
     kind = answer.get("error")
     names = ", ".join(repo.id for repo in repos)
@@ -110,5 +137,9 @@ def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None
     if kind == "unsolvable":
         text = " ".join(str(answer["message"]).split())
         raise PackageError(f"the packages do not go together: {text}", hint=f"looked in: {names}")
+    if kind == "repository" and offline():
+        raise OfflineError(
+            f"dnf has not all of the repositories' indexes: {answer['message']}", hint=HINT
+        )
     if kind == "repository":
         raise RepositoryError(str(answer["message"]), hint=f"repositories: {names}")
