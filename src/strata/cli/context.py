@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from strata.cli.progress import live
+from strata.core import network
 from strata.core.errors import UsageError
 from strata.core.events import Reporter, json_lines, plain
 
@@ -112,6 +113,12 @@ def add_common_options(parser: argparse.ArgumentParser, *, top: bool = False) ->
         help="say what would be done, and why; change nothing",
     )
     add(
+        "--offline",
+        action="store_true",
+        default=default(network.offline()),
+        help="keep off the network: only what is here, and file: repositories (or $STRATA_OFFLINE)",
+    )
+    add(
         "--jobs",
         metavar="N",
         type=int,
@@ -133,7 +140,9 @@ def add_common_options(parser: argparse.ArgumentParser, *, top: bool = False) ->
 
 
 def make_context(arguments: argparse.Namespace) -> Context:
-    """Resolve the common options."""
+    """Resolve the common options. --offline holds for the whole process."""
+    if arguments.offline:
+        os.environ[network.VARIABLE] = "1"
     log = arguments.log or ("rich" if sys.stderr.isatty() else "plain")
     store = arguments.store or os.environ.get("STRATA_STORE") or "build/store"
     return Context(

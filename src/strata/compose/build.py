@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from strata.compose.base import prepare_base
 from strata.compose.context import BuildContext
+from strata.compose.fetch import at_hand
 from strata.compose.graph import build_order
 from strata.compose.job import Job
 from strata.compose.node import prepare_node
@@ -99,6 +100,7 @@ def _look_below(
         base = ImageReference("oci", str(store), f"coreos/{node.stream}")
     elif base is None:
         base = ImageReference.parse(node.base)
+    base = at_hand(context.workspace, base, arch=context.arch)
     with (
         reporter.step(f"look up the base {base}"),
         open_source(base, architecture=context.arch) as source,
