@@ -74,6 +74,8 @@ def build_targets(
                     results.append(BuildResult(target, WOULD_BUILD, None, (), ()))
                     continue
             results.append(_build(context, target, below, verify, dry_run, reporter))
+        if not dry_run:
+            context.workspace.limit_cache(reporter)
     return results
 
 

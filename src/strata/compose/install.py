@@ -14,6 +14,7 @@ from strata.compose.workspace import Workspace
 from strata.core import rooted
 from strata.core.events import Reporter
 from strata.rpm.cache import PackageCache
+from strata.rpm.evict import in_use
 from strata.rpm.install import install
 from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock
@@ -31,24 +32,26 @@ def populate(
     """Install a lock's packages, take out what is not wanted of them, apply the overlays and what
     else the treefile adds, run the scripts, in that order.
 
-    Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
+    Raises RepositoryError, DigestError, SignatureError, OfflineError, PackageError,
+    ToolFailedError, DefinitionError, TreeError.
     """
     treefile = definition.treefile
-    with reporter.step("fetch packages") as step:
-        paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
-        step.detail(f"{len(paths)} packages")
-    if paths:
-        with reporter.step("install packages") as step:
-            install(
-                root,
-                [paths[package.nevra] for package in lock.packages],
-                arch=lock.arch,
-                source_date_epoch=source_date_epoch,
-                documentation=treefile.documentation,
-                scratch=workspace.work,
-                step=step,
-            )
+    with in_use(workspace.packages):
+        with reporter.step("fetch packages") as step:
+            paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
             step.detail(f"{len(paths)} packages")
+        if paths:
+            with reporter.step("install packages") as step:
+                install(
+                    root,
+                    [paths[package.nevra] for package in lock.packages],
+                    arch=lock.arch,
+                    source_date_epoch=source_date_epoch,
+                    documentation=treefile.documentation,
+                    scratch=workspace.work,
+                    step=step,
+                )
+                step.detail(f"{len(paths)} packages")
     if "remove-from-packages" in treefile.fields:
         with reporter.step("remove files of packages") as step:
             removed = remove_from_packages(root, treefile, read_inventory(root))

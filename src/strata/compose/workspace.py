@@ -7,28 +7,37 @@ are made in, the caches and the scratch space. Nothing else is remembered anywhe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from strata.core.errors import UsageError
+from strata.core.events import Reporter
 from strata.core.files import locked, mounts_under, remove_tree, scratch_dir
 from strata.core.process import os_error, run
 from strata.oci.layout import Layout
 from strata.ostree.repo import Repo
+from strata.rpm.evict import DEFAULT_LIMIT_BYTES, evict
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one store."""
+    """The folders of one store.
+
+    cache_limit_bytes: how large its cache may be after a build. opened_ns: when this was; what was
+    used since stays in the cache.
+    """
 
     store: Path
+    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    opened_ns: int = field(default_factory=time.time_ns, compare=False)
 
     @staticmethod
-    def create(store: Path) -> Workspace:
+    def create(store: Path, cache_limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Workspace:
         """Open the store, making what is missing. Raises NoSpaceError, StrataError."""
-        workspace = Workspace(store.absolute())
+        workspace = Workspace(store.absolute(), cache_limit_bytes)
         try:
             workspace.work.mkdir(parents=True, exist_ok=True)
             Layout.create(workspace.store)
@@ -47,14 +56,29 @@ class Workspace:
         return self.store / "work"
 
     @property
+    def cache(self) -> Path:
+        """What can be fetched again: packages and metadata."""
+        return self.store / "cache"
+
+    @property
     def packages(self) -> Path:
         """Downloaded packages, by content."""
-        return self.store / "cache" / "packages"
+        return self.cache / "packages"
 
     @property
     def metadata(self) -> Path:
         """dnf's cache of repository metadata."""
-        return self.store / "cache" / "metadata"
+        return self.cache / "metadata"
+
+    def limit_cache(self, reporter: Reporter) -> None:
+        """Bring the cache of packages and metadata within its limit, and tell what went."""
+        gone = evict(self.packages, self.metadata, self.cache_limit_bytes, self.opened_ns)
+        if gone.count:
+            reporter.note(
+                f"removed {gone.count} packages and repositories ({gone.size_bytes / 1e6:.1f} MB) "
+                f"from the cache, those not used for longest: its limit is "
+                f"{self.cache_limit_bytes / 1e6:.0f} MB"
+            )
 
     @property
     def machines(self) -> Path:
