@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Strata
-from rpmlab import make_repository
+from rpmrepo import make_repository
 from strata.core.clock import today
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout

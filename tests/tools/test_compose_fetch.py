@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from registry import ADDRESS, Registry
 from strata.compose.fetch import fetch_to_store
 from strata.compose.workspace import Workspace
+from strata.core import network
 from strata.core.events import silent
 from strata.core.process import run
 from strata.oci.digest import Digest
@@ -102,3 +107,52 @@ def test_an_image_that_is_there_is_not_copied_again(workspace: Workspace, tmp_pa
     for layer in manifest.layers:
         source.blob_path(layer.digest).unlink()
     assert fetch(workspace, source, "one") == first
+
+
+_FETCH = """
+import sys
+from pathlib import Path
+from strata.compose.fetch import fetch_to_store
+from strata.compose.workspace import Workspace
+from strata.core.errors import StrataError
+from strata.core.events import silent
+from strata.oci.reference import ImageReference
+try:
+    reference = ImageReference.parse(sys.argv[2])
+    workspace = Workspace.create(Path(sys.argv[1]))
+    print(fetch_to_store(workspace, reference, arch="x86_64", reporter=silent()))
+except StrataError as error:
+    print(type(error).__name__, error.message)
+"""
+
+
+def test_offline_a_base_image_comes_from_the_store(tmp_path: Path) -> None:
+    home, store = tmp_path / "home", tmp_path / "store"
+    config = home / ".config/containers/registries.conf"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[[registry]]\nlocation = "{ADDRESS}"\ninsecure = true\n')
+
+    def fetch(reference: str, *within: str, **env: str) -> str:
+        done = subprocess.run(
+            [*within, sys.executable, "-c", _FETCH, str(store), reference],
+            env={**os.environ, "HOME": str(home), "no_proxy": "*", **env},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return done.stdout.strip()
+
+    write_image(Layout.create(tmp_path / "source"), "one", 0)
+    with Registry(tmp_path / "registry") as registry:
+        registry.start()
+        digest = registry.push(f"oci:{tmp_path / 'source'}:one", "base:1")
+        names = (f"docker://{ADDRESS}/base:1", f"docker://{ADDRESS}/base@{digest}")
+        fetched = [fetch(name, *registry.inside()) for name in names]
+    assert fetched == [f"oci:{store}@{digest}"] * 2
+    offline = {network.VARIABLE: "1"}
+    assert [fetch(name, "unshare", "-n", **offline) for name in names] == fetched
+    assert fetch(f"docker://{ADDRESS}/base:2", "unshare", "-n", **offline) == (
+        f"OfflineError docker://{ADDRESS}/base:2 was never fetched into this store, and this is an "
+        "offline run"
+    )

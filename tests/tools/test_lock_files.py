@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpmlab import make_repository
+from rpmrepo import make_repository
 from strata.cli.main import main
 from strata.rpm.lock import LockFile
 

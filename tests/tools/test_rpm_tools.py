@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rpmlab import make_repository
+from rpmrepo import make_repository
 from strata.core.errors import DigestError, PackageError, RepositoryError
 from strata.core.events import silent
 from strata.rpm.cache import PackageCache
@@ -18,7 +18,8 @@ from strata.rpm.evr import compare_versions
 from strata.rpm.install import install
 from strata.rpm.inventory import RPMDB_FOLDER, read_inventory
 from strata.rpm.lock import Lock
-from strata.rpm.repofile import RepoConfig, read_states
+from strata.rpm.repofile import RepoConfig
+from strata.rpm.repostate import read_states
 from strata.rpm.solve import Below, Request, Wishes, solve
 
 pytestmark = pytest.mark.tools
@@ -70,7 +71,7 @@ def locked(repos: list[RepoConfig], names: str, tmp_path: Path, **options: objec
     requests = [Request(name, f"m.yaml:{line}") for line, name in enumerate(names.split(), 1)]
     return solve(
         repos,
-        read_states(repos),
+        read_states(repos, tmp_path / "metadata"),
         requests,
         arch="x86_64",
         metadata_cache=tmp_path / "metadata",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conftest import Strata, cache_folder
+from conftest import SAMPLE, Strata, cache_folder
 from strata.core.errors import PackageError
+from strata.rpm.keys import load_keys
+from strata.rpm.repofile import load_repo_file
+from strata.rpm.signatures import verify_index, verify_packages
 from strata.sample.convert import convert
+from strata.sample.signing import KEY_FILE, PUBLIC_KEY, signing
 
 pytestmark = pytest.mark.tools
 
@@ -107,6 +112,64 @@ def test_an_owner_this_host_does_not_know_names_the_package(tmp_path: Path, who:
         "tool_1.0-1_amd64.deb could not be made into an RPM: "
         f"/usr/bin/tool belongs to {who} {number}, "
     )
+
+
+def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    with signing(tmp_path) as signer:
+        home = signer.home
+        made = (signer.fingerprint, signer.public)
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o7777 == 0o600
+    with signing(tmp_path) as signer:
+        assert (signer.fingerprint, signer.public) == made
+    with signing(tmp_path / "another") as signer:
+        assert signer.fingerprint != made[0]
+    assert not home.exists()
+    assert running("gpg-agent", "strata-gpg.") == []
+
+
+def running(*words: str) -> list[str]:
+    """Command lines of processes that hold all of some words."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if all(word in command for word in words):
+            found.append(command)
+    return found
+
+
+def test_the_same_key_signs_with_the_same_bytes(tmp_path: Path) -> None:
+    rpm = converted(make_deb(tmp_path, CONTROL), tmp_path / "one")
+    unsigned = rpm.read_bytes()
+    signed, index = [], tmp_path / "repomd.xml"
+    index.write_text("an index")
+    for name in ("first", "second", "other"):
+        rpm.write_bytes(unsigned)
+        index.with_suffix(".xml.asc").unlink(missing_ok=True)
+        with signing(tmp_path / ("other" if name == "other" else "cache")) as signer:
+            signer.sign_package(rpm)
+            signer.sign_file(index)
+        signed.append((rpm.read_bytes(), index.with_suffix(".xml.asc").read_bytes()))
+        time.sleep(1.1)
+    assert signed[0] == signed[1]
+    assert signed[0][0] != unsigned
+    assert signed[0][0] != signed[2][0]
+    assert signed[0][1] != signed[2][1]
+
+
+def test_the_samples_packages_and_indexes_are_signed(sample_repos: Path) -> None:
+    repos = load_repo_file(SAMPLE / "sample.repo", variables={"store": "/store"}, arch="x86_64")
+    assert all(repo.gpgcheck and repo.repo_gpgcheck for repo in repos)
+    assert {key for repo in repos for key in repo.gpgkeys} == {f"file:///store/sample/{PUBLIC_KEY}"}
+    for repo in repos:
+        here = replace(repo, gpgkeys=(f"file://{sample_repos / PUBLIC_KEY}",))
+        keys = load_keys(here)
+        folder = sample_repos / repo.id
+        verify_packages(keys, sorted(folder.glob("*.rpm")))
+        index = folder / "repodata/repomd.xml"
+        verify_index(keys, index.read_bytes(), index.with_suffix(".xml.asc").read_bytes())
 
 
 def test_a_second_run_takes_no_time_and_converts_nothing(

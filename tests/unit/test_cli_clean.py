@@ -21,6 +21,17 @@ def test_a_store_is_removed(tmp_path: Path) -> None:
     assert not store.exists()
 
 
+def test_the_cache_alone_is_removed(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "store")
+    (workspace.packages / "aa").mkdir(parents=True)
+    (workspace.store / "records").mkdir()
+    assert main(["clean", "--cache", "--store", str(workspace.store), "--dry-run"]) == 0
+    assert workspace.packages.is_dir()
+    assert main(["clean", "--cache", "--store", str(workspace.store)]) == 0
+    assert not workspace.cache.exists()
+    assert (workspace.store / "records").is_dir()
+
+
 def test_a_folder_that_is_no_store_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-from strata.compose.definitions import Definition, load_definition
+from strata.compose.definitions import Definition
 from strata.compose.graph import build_order
 from strata.compose.install import populate
 from strata.compose.normalise import (
@@ -23,7 +22,7 @@ from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script
 from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError, PackageError, TreeError
-from strata.core.events import Event, Reporter, Warned, silent
+from strata.core.events import silent
 from strata.inspect.layers import check_no_node_packages
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
@@ -245,28 +244,3 @@ def test_a_shebang_line_that_is_none_names_the_script(tmp_path: Path, line: str,
     assert caught.value.message == (
         f"the postprocess script at m.yaml:7 starts with {line!r}, which cannot be run: {why}"
     )
-
-
-@pytest.mark.parametrize("option", ["gpgcheck=1", "", "gpgcheck=0\nrepo_gpgcheck=1"])
-def test_signatures_that_are_not_checked_are_told(tmp_path: Path, option: str) -> None:
-    shutil.copytree(SAMPLE, tmp_path / "sample", symlinks=True)
-    path = tmp_path / "sample/sample.repo"
-    seen: list[Event] = []
-
-    def warnings() -> list[str]:
-        seen.clear()
-        load_definition(
-            load_project(tmp_path / "sample"),
-            "bootc/manifest.yaml",
-            variables={},
-            arch="x86_64",
-            store=tmp_path,
-            reporter=Reporter(seen.append),
-        )
-        return [event.message for event in seen if isinstance(event, Warned)]
-
-    assert not any("gpgcheck" in text for text in warnings())
-    path.write_text(path.read_text().replace("gpgcheck=0", option, 1))
-    (told,) = [text for text in warnings() if "gpgcheck" in text]
-    assert told.startswith("repository sample-12-baseos has gpgcheck=1 in sample.repo, but")
-    assert "signatures are not checked yet" in told

@@ -15,7 +15,8 @@ from strata.rpm.header import Header, HeaderError
 from strata.rpm.inventory import package_of, read_database, read_inventory
 from strata.rpm.lock import Lock, LockedPackage, LockFile
 from strata.rpm.nevra import NEVRA
-from strata.rpm.repofile import RepoConfig, parse_repo_file, read_state
+from strata.rpm.repofile import RepoConfig, parse_repo_file
+from strata.rpm.repostate import read_state
 from strata.rpm.solve import solve
 
 pytestmark = pytest.mark.unit
@@ -69,7 +70,7 @@ def test_a_repository_whose_index_is_no_xml_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "repodata/repomd.xml").write_text("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>")
     repo = RepoConfig("a", "A", f"file://{tmp_path}", 99, False, "x.repo")
     with pytest.raises(RepositoryError, match=r"declares entities"):
-        read_state(repo)
+        read_state(repo, tmp_path)
 
 
 LOCK = Lock(
@@ -126,7 +127,7 @@ def test_a_repository_whose_packages_are_outside_of_it_is_refused(
 ) -> None:
     row = {"nevra": nevra, "repo": "base", "location": location, "size": 1}
     row["checksum"] = ["sha256", "22" * 32]
-    monkeypatch.setattr("strata.rpm.dnf.call", lambda task: {"packages": [row]})
+    monkeypatch.setattr("strata.rpm.dnf.call", lambda task: {"packages": [row], "indexes": {}})
     with pytest.raises(RepositoryError, match="no package is called or stored like that"):
         solve((), (), (), arch="x86_64", metadata_cache=tmp_path)
 

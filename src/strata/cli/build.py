@@ -184,7 +184,8 @@ def _build(
 def make_build_context(context: Context) -> BuildContext:
     """The definitions and the store of a command."""
     project = load_project(context.definitions)
-    return BuildContext(project, Workspace.create(context.store), context.arch, context.jobs)
+    workspace = Workspace.create(context.store, cache_limit_bytes=context.cache_limit_bytes)
+    return BuildContext(project, workspace, context.arch, context.jobs)
 
 
 def _result_json(result: BuildResult) -> dict[str, object]:

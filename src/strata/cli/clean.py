@@ -12,7 +12,7 @@ from strata.machine.nspawn import stop_detached
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    add_command(
+    parser = add_command(
         commands,
         "clean",
         clean,
@@ -20,6 +20,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="End the machines that `strata run --keep` left running and remove the whole "
         "store.\nThe download cache stays. A folder that is not a store, or that a build is using,"
         "\nis left alone.",
+    )
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="remove only the store's cache of packages and repositories' metadata",
     )
 
 
@@ -30,6 +35,12 @@ def clean(context: Context, arguments: argparse.Namespace) -> int:
         context.reporter.note(f"there is no store in {context.store}")
         return 0
     with workspace.locked():
+        if arguments.cache:
+            if context.dry_run:
+                context.reporter.note(f"would remove {workspace.cache}")
+            else:
+                remove_tree(workspace.cache)
+            return 0
         machines = workspace.machines
         for folder in sorted(machines.iterdir()) if machines.is_dir() else ():
             if context.dry_run:

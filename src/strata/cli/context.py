@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from strata.cli.progress import live
+from strata.core import network
 from strata.core.errors import UsageError
 from strata.core.events import Reporter, json_lines, plain
+from strata.rpm.evict import DEFAULT_LIMIT_BYTES
 
 Call = Callable[["Context", argparse.Namespace], int]
 
@@ -28,6 +31,7 @@ class Context:
     store: Path
     as_json: bool
     dry_run: bool
+    cache_limit_bytes: int
     jobs: int
     log: str
     debug: bool
@@ -112,6 +116,20 @@ def add_common_options(parser: argparse.ArgumentParser, *, top: bool = False) ->
         help="say what would be done, and why; change nothing",
     )
     add(
+        "--offline",
+        action="store_true",
+        default=default(network.offline()),
+        help="keep off the network: only what is here, and file: repositories (or $STRATA_OFFLINE)",
+    )
+    add(
+        "--cache-limit",
+        metavar="SIZE",
+        type=parse_size,
+        default=default(os.environ.get("STRATA_CACHE_LIMIT") or str(DEFAULT_LIMIT_BYTES)),
+        help="how large the store's cache of packages and metadata may be after a build, "
+        "e.g. 800M (default: $STRATA_CACHE_LIMIT or 20G)",
+    )
+    add(
         "--jobs",
         metavar="N",
         type=int,
@@ -133,7 +151,9 @@ def add_common_options(parser: argparse.ArgumentParser, *, top: bool = False) ->
 
 
 def make_context(arguments: argparse.Namespace) -> Context:
-    """Resolve the common options."""
+    """Resolve the common options. --offline holds for the whole process."""
+    if arguments.offline:
+        os.environ[network.VARIABLE] = "1"
     log = arguments.log or ("rich" if sys.stderr.isatty() else "plain")
     store = arguments.store or os.environ.get("STRATA_STORE") or "build/store"
     return Context(
@@ -141,10 +161,19 @@ def make_context(arguments: argparse.Namespace) -> Context:
         store=Path(store).absolute(),
         as_json=arguments.json,
         dry_run=arguments.dry_run,
+        cache_limit_bytes=arguments.cache_limit,
         jobs=max(1, arguments.jobs),
         log=log,
         debug=arguments.debug,
     )
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes, or with K, M, G or T (powers of 1000), as argparse takes a type."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip().upper())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it like 800M or 20G")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " "))
 
 
 def add_command(

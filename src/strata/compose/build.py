@@ -12,6 +12,7 @@ from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
 from strata.compose.buildah import write_context
 from strata.compose.context import BuildContext
+from strata.compose.fetch import at_hand
 from strata.compose.graph import build_order
 from strata.compose.job import Job
 from strata.compose.node import prepare_node
@@ -95,6 +96,8 @@ def build_targets(
             if verify and not dry_run and result.target in wanted:
                 found = verify_again(context, result.target, base, given, reporter)
                 results[number] = replace(result, verified=found)
+        if not dry_run:
+            context.workspace.limit_cache(reporter)
     return results
 
 
@@ -158,6 +161,7 @@ def _look_below(
         base = ImageReference("oci", str(store), f"coreos/{node.stream}")
     elif base is None:
         base = ImageReference.parse(node.base)
+    base = at_hand(context.workspace, base, arch=context.arch)
     with (
         reporter.step(f"look up the base {base}"),
         open_source(base, architecture=context.arch) as source,

@@ -31,6 +31,7 @@ from strata.oci.reference import ImageReference
 from strata.oci.tar import FILE, TarReader, TarWriter
 from strata.ostree.tree import Tree
 from strata.rpm.cache import PackageCache
+from strata.rpm.evict import in_use
 from strata.rpm.inventory import PKGLIST_PATH
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
@@ -63,8 +64,9 @@ def write_context(
     """
     packages = context / "packages"
     packages.mkdir(parents=True)
-    for path in PackageCache(workspace.packages).fetch(lock, repos).values():
-        os.link(path, packages / path.name)
+    with in_use(workspace.packages):
+        for path in PackageCache(workspace.packages).fetch(lock, repos).values():
+            os.link(path, packages / path.name)
     build_apply(context / "strata-apply.pyz")
 
 

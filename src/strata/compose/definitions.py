@@ -22,7 +22,8 @@ from strata.core.process import tool_version
 from strata.core.record import Input
 from strata.rpm.lock import Asked, Lock
 from strata.rpm.nevra import NEVRA
-from strata.rpm.repofile import RepoConfig, load_repo_file, read_states
+from strata.rpm.repofile import RepoConfig, load_repo_file
+from strata.rpm.repostate import read_states
 from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
@@ -103,7 +104,7 @@ class Definition:
         """
         return solve(
             self.repos,
-            read_states(self.repos),
+            read_states([*self.repos, *(below.repos if below else ())], metadata_cache),
             self.requests,
             arch=arch,
             metadata_cache=metadata_cache,
@@ -156,12 +157,6 @@ def load_definition(
                 context={"file": source, "key": "repos"},
             )
     repos = tuple(known[name] for name in dict.fromkeys(name for name, _ in named))
-    for repo in repos:
-        if repo.gpgcheck:
-            reporter.warn(
-                f"repository {repo.id} has gpgcheck=1 in {repo.source}, but signatures are not "
-                "checked yet: a package is only held against the sha256 in the repository's index"
-            )
     overlays = find_overlays(project.path, treefile, flattened.overlays)
     # Where the store is does not count.
     portable = _repositories(project, {**known_to_repos, "store": "$store"}, arch)

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 from strata.compose.workspace import Workspace
+from strata.core.errors import OfflineError
 from strata.core.events import Reporter
+from strata.core.network import HINT, offline
 from strata.oci.indexes import choose_manifest
 from strata.oci.layout import Layout
 from strata.oci.reference import ImageReference
@@ -19,11 +21,12 @@ def fetch_to_store(
 ) -> ImageReference:
     """Have an image whole in the store; returns its reference there, by manifest digest.
 
-    An image of the store itself is only resolved. Raises ImageError, ArchitectureError,
-    TransportError, DigestError.
+    An image of the store itself is only resolved; so is, offline, one that was fetched before.
+    Raises ImageError, ArchitectureError, TransportError, DigestError, OfflineError.
     """
     layout = workspace.layout
     store = workspace.store
+    reference = at_hand(workspace, reference, arch=arch)
     if reference.transport == "oci" and Path(reference.name).resolve() == store.resolve():
         found = choose_manifest(layout, layout.resolve(reference.tag, reference.digest), arch)
         return ImageReference("oci", str(store), "", found.digest)
@@ -31,7 +34,7 @@ def fetch_to_store(
         # Opened first: a wrong name, digest or architecture is told before anything is copied.
         with open_source(reference, architecture=arch) as source:
             digest = source.manifest_digest
-        tag = f"fetched/{hashlib.sha256(str(reference.at(digest)).encode()).hexdigest()[:16]}"
+        tag = _tag(reference.at(digest))
         if tag not in layout.tags():
             # Only a registry gives an image by the digest it was opened with.
             pinned = reference.at(digest) if reference.transport == "docker" else reference
@@ -41,6 +44,29 @@ def fetch_to_store(
                 shared = ("--dest-shared-blob-dir", str(store / "blobs"))
                 copy(str(pinned), f"oci:{scratch}:image", *shared)
                 layout.tag(tag, Layout.open(scratch).resolve("image"))
+        if reference.transport == "docker" and _tag(reference) != tag:
+            layout.tag(_tag(reference), layout.resolve(tag))  # what it means without the network
         found = choose_manifest(layout, layout.resolve(tag), arch)
         step.detail(str(found.digest))
     return ImageReference("oci", str(store), "", found.digest)
+
+
+def at_hand(workspace: Workspace, reference: ImageReference, *, arch: str) -> ImageReference:
+    """The reference itself; offline and for a registry, the image it last meant, in the store.
+
+    Raises OfflineError when it was never fetched.
+    """
+    if not offline() or reference.transport != "docker":
+        return reference
+    layout = workspace.layout
+    tag = _tag(reference)
+    if tag not in layout.tags():
+        raise OfflineError(
+            f"{reference} was never fetched into this store, and this is an offline run", hint=HINT
+        )
+    found = choose_manifest(layout, layout.resolve(tag), arch)
+    return ImageReference("oci", str(workspace.store), "", found.digest)
+
+
+def _tag(reference: ImageReference) -> str:
+    return f"fetched/{hashlib.sha256(str(reference).encode()).hexdigest()[:16]}"

@@ -12,6 +12,7 @@ from strata.compose.sandbox import BeforeShell, run_script
 from strata.compose.workspace import Workspace
 from strata.core.events import Reporter
 from strata.rpm.cache import PackageCache
+from strata.rpm.evict import in_use
 from strata.rpm.install import install
 from strata.rpm.lock import Lock
 
@@ -33,25 +34,27 @@ def populate(
 
     before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
     empty for the treefile's. before_shell: see `run_script`.
-    Raises RepositoryError, DigestError, PackageError, ToolFailedError, DefinitionError, TreeError.
+    Raises RepositoryError, DigestError, SignatureError, OfflineError, PackageError,
+    ToolFailedError, DefinitionError, TreeError.
     """
     treefile = definition.treefile
-    with reporter.step("fetch packages") as step:
-        paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
-        step.detail(f"{len(paths)} packages")
-    if paths:
-        with reporter.step("install packages") as step:
-            install(
-                root,
-                [paths[package.nevra] for package in lock.packages],
-                arch=lock.arch,
-                source_date_epoch=source_date_epoch,
-                documentation=treefile.documentation,
-                scratch=workspace.work,
-                step=step,
-                replaces=definition.amendment.names,
-            )
+    with in_use(workspace.packages):
+        with reporter.step("fetch packages") as step:
+            paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
             step.detail(f"{len(paths)} packages")
+        if paths:
+            with reporter.step("install packages") as step:
+                install(
+                    root,
+                    [paths[package.nevra] for package in lock.packages],
+                    arch=lock.arch,
+                    source_date_epoch=source_date_epoch,
+                    documentation=treefile.documentation,
+                    scratch=workspace.work,
+                    step=step,
+                    replaces=definition.amendment.names,
+                )
+                step.detail(f"{len(paths)} packages")
     arrange(
         root,
         definition,

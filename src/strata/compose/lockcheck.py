@@ -18,6 +18,7 @@ from strata.core.events import Reporter
 from strata.rpm.evr import Evr
 from strata.rpm.lock import Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
+from strata.rpm.repostate import read_states
 from strata.rpm.solve import find_builds
 from strata.treefile.target import Target
 
@@ -76,6 +77,7 @@ def check_locks(
                 definition = with_overrides(context, target, plain, on)
                 builds = find_builds(
                     definition.repos,
+                    read_states(definition.repos, context.workspace.metadata),
                     [package.nevra.name for package in locks[arch].packages],
                     arch=arch,
                     metadata_cache=context.workspace.metadata,

@@ -7,16 +7,19 @@ are made in, the caches and the scratch space. Nothing else is remembered anywhe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from strata.core.errors import UsageError
+from strata.core.events import Reporter
 from strata.core.files import atomic_write, locked, mounts_under, remove_tree, scratch_dir
 from strata.core.process import os_error, run
 from strata.oci.layout import Layout
 from strata.ostree.repo import Repo
+from strata.rpm.evict import DEFAULT_LIMIT_BYTES, evict
 from strata.rpm.lock import Lock, LockFile
 
 
@@ -25,16 +28,24 @@ class Workspace:
     """The folders of one store.
 
     lender: the store whose downloads and repositories are used, for one that is only made to be
-    compared with it.
+    compared with it. cache_limit_bytes: how large its cache may be after a build. opened_ns: when
+    this was; what was used since stays in the cache.
     """
 
     store: Path
     lender: Path | None = None
+    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    opened_ns: int = field(default_factory=time.time_ns, compare=False)
 
     @staticmethod
-    def create(store: Path, lender: Path | None = None) -> Workspace:
+    def create(
+        store: Path,
+        lender: Path | None = None,
+        *,
+        cache_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    ) -> Workspace:
         """Open the store, making what is missing. Raises NoSpaceError, StrataError."""
-        workspace = Workspace(store.absolute(), lender)
+        workspace = Workspace(store.absolute(), lender, cache_limit_bytes)
         try:
             workspace.work.mkdir(parents=True, exist_ok=True)
             Layout.create(workspace.store)
@@ -58,14 +69,29 @@ class Workspace:
         return self.lender or self.store
 
     @property
+    def cache(self) -> Path:
+        """What can be fetched again: packages and metadata."""
+        return self.files / "cache"
+
+    @property
     def packages(self) -> Path:
         """Downloaded packages, by content."""
-        return self.files / "cache" / "packages"
+        return self.cache / "packages"
 
     @property
     def metadata(self) -> Path:
         """dnf's cache of repository metadata."""
-        return self.files / "cache" / "metadata"
+        return self.cache / "metadata"
+
+    def limit_cache(self, reporter: Reporter) -> None:
+        """Bring the cache of packages and metadata within its limit, and tell what went."""
+        gone = evict(self.packages, self.metadata, self.cache_limit_bytes, self.opened_ns)
+        if gone.count:
+            reporter.note(
+                f"removed {gone.count} packages and repositories ({gone.size_bytes / 1e6:.1f} MB) "
+                f"from the cache, those not used for longest: its limit is "
+                f"{self.cache_limit_bytes / 1e6:.0f} MB"
+            )
 
     @property
     def machines(self) -> Path:

@@ -148,10 +148,17 @@ class TreeError(StrataError):
 
 
 class SignatureError(StrataError):
-    """An image has to be signed, and is not, or nothing on this machine says by whom."""
+    """An image, package or index has to be signed, and is not, or nothing says by whom."""
 
     code = "signature"
     exit_status = 16
+
+
+class OfflineError(StrataError):
+    """Something is not on this machine, and the run was asked to keep off the network."""
+
+    code = "offline"
+    exit_status = 17
 
 
 class InterruptedByUserError(StrataError):

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from strata.core.errors import DigestError, ImageError, SignatureError, StrataError, TransportError
+from strata.core.network import require_network
 from strata.core.process import Completed, end_group, environment, run
 from strata.core.tools import find_tool
 from strata.oci.digest import Digest
@@ -77,6 +78,7 @@ class Proxy:
     """
 
     def __init__(self, reference: str, options: Options = _DEFAULTS) -> None:
+        _require(reference)
         self.reference = reference
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
@@ -370,6 +372,15 @@ def transport_error(reference: str, output: str) -> StrataError:
     return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
 
 
+def _require(reference: str) -> None:
+    """Keep skopeo off registries in an offline run. Raises OfflineError."""
+    if reference.startswith("docker:"):
+        require_network(
+            reference,
+            hint="run it without --offline; `strata image copy` keeps an image in a layout",
+        )
+
+
 def protocol() -> tuple[int, ...]:
     """The version of this machine's proxy. Raises ToolMissingError, TransportError."""
     with Proxy("") as proxy:
@@ -377,7 +388,12 @@ def protocol() -> tuple[int, ...]:
 
 
 def copy(source: str, destination: str, *arguments: str, options: Options = _DEFAULTS) -> Completed:
-    """`skopeo copy` between two references. Raises TransportError, DigestError, SignatureError."""
+    """`skopeo copy` between two references.
+
+    Raises TransportError, DigestError, SignatureError, OfflineError.
+    """
+    _require(source)
+    _require(destination)
     return run(
         ["skopeo", *options.arguments(), "copy", "--quiet", *arguments, source, destination],
         error=lambda output: transport_error(source, output),
@@ -386,6 +402,7 @@ def copy(source: str, destination: str, *arguments: str, options: Options = _DEF
 
 def inspect_raw(reference: str) -> bytes:
     """The manifest or index a reference names, as the registry has it."""
+    _require(reference)
     done = run(
         ["skopeo", "inspect", "--raw", reference],
         error=lambda output: transport_error(reference, output),

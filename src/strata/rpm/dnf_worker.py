@@ -4,6 +4,7 @@ Not imported by strata: `import dnf` belongs to the system's Python. Progress go
 `progress DONE TOTAL NAME` lines. An expected failure is an answer with `error`, status 0.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -44,7 +45,23 @@ def add_repos(base: Any, task: dict[str, Any]) -> None:
         repo.metadata_expire = 0
         repo.gpgcheck = False
         repo.skip_if_unavailable = False
+        if description["cached"]:
+            repo._repo.setSyncStrategy(dnf.repo.SYNC_ONLY_CACHE)
+        else:
+            # An expiry of 0 still takes what was cached in the same second.
+            repo._repo.expire()
         base.repos.add(repo)
+
+
+def index_digests(base: Any) -> dict[str, str]:
+    """The sha256 of the index that each repository was loaded from; its folder counts as used."""
+    digests = {}
+    for repo in base.repos.iter_enabled():
+        folder = repo._repo.getCachedir()
+        os.utime(folder)
+        with open(os.path.join(folder, "repodata", "repomd.xml"), "rb") as stream:
+            digests[repo.id] = hashlib.sha256(stream.read()).hexdigest()
+    return digests
 
 
 def nevra_of(package: Any) -> str:
@@ -111,7 +128,7 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
     except dnf.exceptions.DepsolveError as error:
         return {"error": "unsolvable", "message": str(error)}
     chosen = [one for one in base.transaction.install_set if nevra_of(one) not in below]
-    return {"packages": describe(base, chosen, wanted)}
+    return {"packages": describe(base, chosen, wanted), "indexes": index_digests(base)}
 
 
 def find(task: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +136,8 @@ def find(task: dict[str, Any]) -> dict[str, Any]:
     base = make_base(task)
     add_repos(base, task)
     base.fill_sack(load_system_repo=False)
-    return {"packages": [row(one) for one in base.sack.query().filter(name=task["names"])]}
+    found = base.sack.query().filter(name=task["names"])
+    return {"packages": [row(one) for one in found], "indexes": index_digests(base)}
 
 
 def row(package: Any) -> dict[str, Any]:

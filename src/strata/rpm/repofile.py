@@ -1,29 +1,23 @@
-"""`.repo` files, and what a repository says of itself: its repomd.xml's digest and revision."""
+"""`.repo` files: where repositories are, and whose signatures they have to have."""
 
 from __future__ import annotations
 
 import configparser
-import hashlib
 import re
-import urllib.error
-import urllib.request
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from strata.core.errors import DefinitionError, RepositoryError
-
-MAX_REPOMD_BYTES = 4 << 20
-TIMEOUT_S = 30.0
-_REVISION = "{http://linux.duke.edu/metadata/repo}revision"
+from strata.core.errors import DefinitionError
 
 
 @dataclass(frozen=True)
 class RepoConfig:
     """A repository: its id, where it is, and its order among others (a lower priority wins).
 
-    gpgcheck: whether its file asks for signatures, of packages or of the index, to be checked.
+    gpgcheck, repo_gpgcheck: whether its packages, and its index, have to be signed. gpgkeys: the
+    addresses of the keys, one of which has to have done it. source: its file's name.
     """
 
     id: str
@@ -32,21 +26,22 @@ class RepoConfig:
     priority: int
     gpgcheck: bool
     source: str
+    repo_gpgcheck: bool = False
+    gpgkeys: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class RepoState:
-    """What a repository holds at this moment. revision: seconds, or None when it has no number."""
-
-    id: str
-    repomd: str
-    revision: int | None
+    @property
+    def is_local(self) -> bool:
+        """Whether reading it takes no network."""
+        return self.baseurl.startswith("file:")
 
 
 def parse_repo_file(
-    text: str, *, file: str, variables: Mapping[str, str]
+    text: str, *, file: str, variables: Mapping[str, str], folder: Path = Path("/")
 ) -> tuple[RepoConfig, ...]:
-    """Read a `.repo` file. Variables (`$name`, `${name}`) in baseurl are replaced.
+    """Read a `.repo` file. Variables (`$name`, `${name}`) in baseurl and gpgkey are replaced.
+
+    folder: what a gpgkey without a scheme is relative to. A repository whose file does not say
+    gpgcheck has to have signed packages.
 
     Raises DefinitionError when it is malformed, a section has no baseurl, or a variable is unknown.
     """
@@ -67,15 +62,23 @@ def parse_repo_file(
         try:
             priority = values.getint("priority", 99)
             gpgcheck = values.getboolean("gpgcheck", True)
-            gpgcheck = values.getboolean("repo_gpgcheck", False) or gpgcheck
+            repo_gpgcheck = values.getboolean("repo_gpgcheck", False)
         except ValueError as error:
             raise DefinitionError(
                 f"{file}: repository {section}: {error}", context={"file": file, "key": section}
             ) from error
         baseurl = _substitute(values["baseurl"].split()[0], variables, file, section)
+        keys = _substitute(values.get("gpgkey", ""), variables, file, section)
         repos.append(
             RepoConfig(
-                section, values.get("name", section), baseurl.rstrip("/"), priority, gpgcheck, file
+                section,
+                values.get("name", section),
+                baseurl.rstrip("/"),
+                priority,
+                gpgcheck,
+                file,
+                repo_gpgcheck,
+                tuple(_address(key, folder) for key in re.split(r"[\s,]+", keys) if key),
             )
         )
     return tuple(repos)
@@ -90,7 +93,14 @@ def load_repo_file(
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path} cannot be read: {error}", context={"file": path}) from error
     known = {"basearch": arch, "arch": arch, **variables}
-    return parse_repo_file(text, file=path.name, variables=known)
+    folder = path.absolute().parent
+    return parse_repo_file(text, file=path.name, variables=known, folder=folder)
+
+
+def _address(text: str, folder: Path) -> str:
+    """An address as it is; a path, which is relative to a folder, as the address of a file."""
+    scheme = urllib.parse.urlsplit(text).scheme
+    return text if scheme else "file://" + urllib.parse.quote(str(folder / text))
 
 
 def _substitute(text: str, variables: Mapping[str, str], file: str, section: str) -> str:
@@ -105,42 +115,3 @@ def _substitute(text: str, variables: Mapping[str, str], file: str, section: str
         return variables[name]
 
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, text)
-
-
-def fetch(url: str, max_bytes: int) -> bytes:
-    """Read a file:, http: or https: address whole. Raises OSError (URLError is one), ValueError."""
-    if not url.startswith(("file:", "http:", "https:")):
-        raise ValueError(f"{url} is neither a file: nor an http: address")
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as stream:  # noqa: S310 -- checked above
-        data: bytes = stream.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise ValueError(f"{url} is larger than {max_bytes} bytes")
-    return data
-
-
-def read_state(repo: RepoConfig) -> RepoState:
-    """What the repository holds now. Raises RepositoryError when it cannot be reached or read."""
-    url = f"{repo.baseurl}/repodata/repomd.xml"
-    try:
-        data = fetch(url, MAX_REPOMD_BYTES)
-        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-            raise ValueError("repomd.xml declares entities")
-        root = ElementTree.fromstring(data)  # noqa: S314 -- no entities, bounded
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(why, OSError) and why.strerror:
-            why = why.strerror
-        raise RepositoryError(
-            f"repository {repo.id} cannot be read at {repo.baseurl}: {why}",
-            hint="check the address in its .repo file; "
-            "`strata sample repos STORE/sample` makes the sample's",
-            context={"repository": repo.id, "url": url, "file": repo.source},
-        ) from error
-    text = (root.findtext(_REVISION) or "").strip()
-    digest = hashlib.sha256(data).hexdigest()
-    return RepoState(repo.id, digest, int(text) if text.isdigit() else None)
-
-
-def read_states(repos: Sequence[RepoConfig]) -> tuple[RepoState, ...]:
-    """The states of several repositories, in their order."""
-    return tuple(read_state(repo) for repo in repos)

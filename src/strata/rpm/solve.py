@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strata.core.errors import PackageError, RepositoryError
+from strata.core.errors import OfflineError, PackageError, RepositoryError
+from strata.core.network import HINT, offline
 from strata.rpm import dnf
+from strata.rpm.evict import in_use
 from strata.rpm.lock import Asked, Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
-from strata.rpm.repofile import RepoConfig, RepoState
+from strata.rpm.repofile import RepoConfig
+from strata.rpm.repostate import RepoState, keep_states
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ def solve(
 ) -> Lock:
     """Solve requests into a lock.
 
-    states: of the same repositories, read before.
-    Raises PackageError (not found, unsolvable), RepositoryError, ToolFailedError.
+    states: of the same repositories, and of those below, read before.
+    Raises PackageError (not found, unsolvable), RepositoryError (also when a repository changed
+    since its state was read), OfflineError, ToolFailedError.
     """
     wishes, below = wishes or Wishes(), below or Below()
     pins = [str(nevra) for nevra in wishes.pins]
@@ -109,24 +113,42 @@ def solve(
     }
     answer = _ask(task, described, arch, metadata_cache, below.root)
     _raise_error(answer, repos)
-    generated = max((state.revision or 0 for state in states), default=0)
-    repositories = {state.id: f"sha256:{state.repomd}" for state in states}
+    _check_indexes(answer["indexes"], states)
+    keep_states([*repos, *below.repos], states, metadata_cache)
+    mine = states[: len(repos)]
+    generated = max((state.revision or 0 for state in mine), default=0)
+    repositories = {state.id: f"sha256:{state.repomd}" for state in mine}
     packages = sorted(map(_locked, answer["packages"]), key=lambda package: package.nevra)
     return Lock(arch, generated, repositories, tuple(packages), asked(repos, requests, wishes))
 
 
 def find_builds(
-    repos: Sequence[RepoConfig], names: Sequence[str], *, arch: str, metadata_cache: Path
+    repos: Sequence[RepoConfig],
+    states: Sequence[RepoState],
+    names: Sequence[str],
+    *,
+    arch: str,
+    metadata_cache: Path,
 ) -> tuple[LockedPackage, ...]:
-    """Every build that repositories have of packages, by name. Raises RepositoryError."""
+    """Every build that repositories have of packages, by name. states: of them, read before.
+
+    Raises RepositoryError, OfflineError.
+    """
     task = {"task": "find", "names": sorted(names)}
     answer = _ask(task, [_description(repo, None) for repo in repos], arch, metadata_cache, None)
     _raise_error(answer, repos)
+    _check_indexes(answer["indexes"], states)
     return tuple(map(_locked, answer["packages"]))
 
 
 def _description(repo: RepoConfig, only: list[str] | None) -> dict[str, object]:
-    return {"id": repo.id, "baseurl": repo.baseurl, "priority": repo.priority, "only": only}
+    return {
+        "id": repo.id,
+        "baseurl": repo.baseurl,
+        "priority": repo.priority,
+        "cached": offline() and not repo.is_local,
+        "only": only,
+    }
 
 
 def _ask(
@@ -136,8 +158,7 @@ def _ask(
     cache: Path,
     root: Path | None,
 ) -> dict[str, Any]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="solve.", dir=cache) as empty:
+    with in_use(cache), tempfile.TemporaryDirectory(prefix="solve.", dir=cache) as empty:
         common = {"root": str(root or empty), "cachedir": str(cache), "arch": arch, "repos": repos}
         return dnf.call({**task, **common})
 
@@ -167,6 +188,20 @@ def _locked(row: Mapping[str, Any]) -> LockedPackage:
     )
 
 
+def _check_indexes(solved_with: dict[str, str], states: Sequence[RepoState]) -> None:
+    """Refuse an answer from another index than the one that was read, verified and recorded."""
+    for state in states:
+        if solved_with[state.id] != state.repomd:
+            what = f"repository {state.id} changed while it was read"
+            if offline():
+                what = f"what dnf has of repository {state.id} is not what was read last"
+            raise RepositoryError(
+                what,
+                hint=HINT if offline() else "run the command again",
+                context={"expected": state.repomd, "actual": solved_with[state.id]},
+            )
+
+
 def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None:
     kind = answer.get("error")
     names = ", ".join(repo.id for repo in repos)
@@ -185,5 +220,9 @@ def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None
     if kind == "unsolvable":
         text = " ".join(str(answer["message"]).split())
         raise PackageError(f"the packages do not go together: {text}", hint=f"looked in: {names}")
+    if kind == "repository" and offline():
+        raise OfflineError(
+            f"dnf has not all of the repositories' indexes: {answer['message']}", hint=HINT
+        )
     if kind == "repository":
         raise RepositoryError(str(answer["message"]), hint=f"repositories: {names}")

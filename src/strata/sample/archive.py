@@ -17,6 +17,7 @@ from pathlib import Path
 from strata.core.errors import PackageError, RepositoryError, StrataError
 from strata.core.events import Reporter
 from strata.core.files import atomic_write, locked
+from strata.core.network import offline, require_network
 from strata.core.process import run
 
 SUITE = "bookworm"
@@ -58,15 +59,16 @@ class Archive:
         self._config = self.folder / "apt.conf"
 
     def refresh(self, reporter: Reporter) -> None:
-        """Fetch the indexes unless they are younger than a day.
+        """Fetch the indexes unless they are younger than a day; offline, take them as they are.
 
-        Raises RepositoryError when the archive cannot be reached and no index is there.
+        Raises RepositoryError when the archive cannot be reached, OfflineError.
         """
         for folder in (self.folder / "lists/partial", self.debs / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
         stamp = self.folder / "refreshed"
-        if stamp.exists() and time.time() - stamp.stat().st_mtime < INDEX_LIFETIME_S:
+        if stamp.exists() and (offline() or time.time() - stamp.stat().st_mtime < INDEX_LIFETIME_S):
             return
+        require_network(f"the indexes of the Debian archive ({self.compose})")
         with reporter.step("read the archive's indexes"):
             self._configure(_mirrors())
             self._apt("update", "--error-on=any")
@@ -148,10 +150,11 @@ class Archive:
         return max(dates)
 
     def download(self, packages: Sequence[str], debs: Sequence[Deb], reporter: Reporter) -> None:
-        """Have every package file in the cache, its sha256 checked by apt."""
+        """Have every package file in the cache, its sha256 checked by apt. Raises OfflineError."""
         missing = [deb for deb in debs if not (self.debs / deb.file_name).exists()]
         if not missing:
             return
+        require_network(f"{len(missing)} Debian packages ({missing[0].file_name}, …)")
         with reporter.step("download Debian packages") as step, locked(self.debs / "lock", "debs"):
             self._apt("install", "--download-only", *packages)
             amount = sum(deb.size_bytes for deb in missing) / 1e6

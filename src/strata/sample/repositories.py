@@ -3,8 +3,11 @@
 Two repositories are made. The node repository holds what the node packages need beyond the base's
 closure, so no package is in both.
 
+Packages and indexes are signed by the sample's own key, whose public half stands beside them.
+
 Caches, both by content: Debian packages as apt checked them, and RPMs by the sha256 of the Debian
-package and of the converter's source. A repository whose packages did not change is not touched.
+package, of the converter's source and by the key. A repository whose packages did not change is not
+touched.
 """
 
 from __future__ import annotations
@@ -31,8 +34,10 @@ from strata.core.files import (
 )
 from strata.core.process import require_root, run, tool_version
 from strata.sample import control, convert
+from strata.sample import signing as signing_module
 from strata.sample.archive import COMPOSES, Archive, Deb
 from strata.sample.packages import BASEOS, BASEOS_REPOSITORY, NODE, NODE_REPOSITORY
+from strata.sample.signing import PUBLIC_KEY, Signer, signing
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def build_repositories(
     """Make the sample's repositories in `dest`, each one whole or not at all.
 
     compose: "release" (Debian's release pocket alone) or "updates" (with security and updates).
-    cache: kept between runs. Raises UsageError, NotRootError, RepositoryError, PackageError.
+    cache: kept between runs. Raises UsageError, NotRootError, RepositoryError, PackageError,
+    OfflineError.
     """
     if compose not in COMPOSES:
         raise UsageError(
@@ -73,16 +79,21 @@ def build_repositories(
             step.detail(", ".join(f"{name}: {len(debs)}" for name, debs in parts.items()))
         archive.download((*BASEOS, *NODE), both.debs, reporter)
         dest.mkdir(parents=True, exist_ok=True)
-        return tuple(
-            _repository(dest / name, debs, archive, cache, base.date, jobs, reporter)
-            for name, debs in parts.items()
-        )
+        with signing(cache) as signer:
+            made = tuple(
+                _repository(dest / name, debs, archive, cache, base.date, signer, jobs, reporter)
+                for name, debs in parts.items()
+            )
+            public = dest / PUBLIC_KEY
+            if not public.exists() or public.read_bytes() != signer.public:
+                atomic_write(public, signer.public)
+        return made
 
 
-def converter_digest() -> str:
-    """What decides an RPM's bytes beside the package: the converter's source and rpmbuild."""
-    total = hashlib.sha256(tool_version("rpmbuild").encode())
-    for module in (convert, control):
+def converter_digest(signer: Signer) -> str:
+    """What decides an RPM's bytes beside the package: the converter's source, rpmbuild, the key."""
+    total = hashlib.sha256(f"{tool_version('rpmbuild')}\0{signer.fingerprint}".encode())
+    for module in (convert, control, signing_module):
         total.update(sha256_file(Path(str(module.__file__))).encode())
     return total.hexdigest()
 
@@ -93,10 +104,11 @@ def _repository(
     archive: Archive,
     cache: Path,
     date: int,
+    signer: Signer,
     jobs: int,
     reporter: Reporter,
 ) -> RepositorySummary:
-    converter = converter_digest()
+    converter = converter_digest(signer)
     key = {"debs": [deb.sha256 for deb in debs], "converter": converter, "date": date}
     stamp = path / "strata-sample.json"
     if stamp.exists() and json.loads(stamp.read_bytes()) == key:
@@ -105,7 +117,12 @@ def _repository(
     store = cache / "rpms" / converter[:16]
     with reporter.step(f"make {path.name}") as step:
         rpms, converted = _convert_all(
-            debs, archive.debs, store, jobs, lambda done: step.progress(done, len(debs), "packages")
+            debs,
+            archive.debs,
+            store,
+            signer,
+            jobs,
+            lambda done: step.progress(done, len(debs), "packages"),
         )
         fresh = path.with_name(path.name + ".new")
         remove_tree(fresh)
@@ -119,6 +136,7 @@ def _repository(
                 *("--checksum", "sha256", "--workers", str(jobs), str(fresh)),
             ]
         )
+        signer.sign_file(fresh / "repodata/repomd.xml")
         atomic_write(fresh / stamp.name, canonical_json(key))
         remove_tree(path)
         fresh.rename(path)
@@ -133,7 +151,12 @@ def _summary(path: Path, rpms: Sequence[Path], converted: int) -> RepositorySumm
 
 
 def _convert_all(
-    debs: Sequence[Deb], folder: Path, store: Path, jobs: int, tell: Callable[[int], None]
+    debs: Sequence[Deb],
+    folder: Path,
+    store: Path,
+    signer: Signer,
+    jobs: int,
+    tell: Callable[[int], None],
 ) -> tuple[list[Path], int]:
     """The RPM of each package, from the cache or made now, and how many were made.
 
@@ -153,7 +176,7 @@ def _convert_all(
                 with scratch_dir(store, "convert") as scratch:
                     into = scratch / "out"
                     into.mkdir()
-                    convert.convert(folder / deb.file_name, into, scratch)
+                    signer.sign_package(convert.convert(folder / deb.file_name, into, scratch))
                     into.rename(home)
             except PackageError as error:
                 with lock:
