@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,11 @@ def load_definition(
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
     if flattened.passive:
         reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
-    known_to_repos = {**_repo_variables(flattened), "store": str(store)}
-    known = {
-        repo.id: repo
-        for file in project.repos
-        for repo in load_repo_file(project.path / file, variables=known_to_repos, arch=arch)
-    }
     named = [(wanted.text, str(wanted.source)) for wanted in flattened.repos]
     place = str(flattened.places.get("lockfile-repos", ""))
     named += [(name, place) for name in as_list(flattened.fields.get("lockfile-repos"))]
+    wanted = {name for name, _ in named}
+    known = known_repos(project, treefile, flattened, wanted, arch=arch, store=store)
     for name, source in named:
         if name not in known:
             raise DefinitionError(
@@ -146,6 +143,39 @@ def load_definition(
     return Definition(project.path, flattened, repos, overlays)
 
 
+def known_repos(
+    project: Project,
+    treefile: str,
+    flattened: Flattened,
+    wanted: AbstractSet[str],
+    *,
+    arch: str,
+    store: Path,
+) -> dict[str, RepoConfig]:
+    """The repositories that a layer may name, by id. Raises DefinitionError, also when it is open
+    which one of the wanted ids means.
+
+    Where several .repo files have an id, the one beside the layer's treefile counts: a base and a
+    node layer from two checkouts may each mean another place by it.
+    """
+    variables = {**_repo_variables(flattened), "store": str(store)}
+    beside = (project.path / treefile).resolve().parent
+    near = [file for file in project.repos if (project.path / file).resolve().parent == beside]
+    known: dict[str, RepoConfig] = {}
+    for files in (near, [file for file in project.repos if file not in near]):
+        decided = set(known)
+        for file in files:
+            for repo in load_repo_file(project.path / file, variables=variables, arch=arch):
+                other = known.setdefault(repo.id, replace(repo, source=file))
+                if repo.id in wanted - decided and other.baseurl != repo.baseurl:
+                    raise DefinitionError(
+                        f"repository {repo.id} is another one in {file} than in {other.source}",
+                        hint=f"keep one of them in strata.toml, or put one beside {treefile}",
+                        context={"file": file, "key": repo.id},
+                    )
+    return known
+
+
 def _repo_variables(treefile: Flattened) -> dict[str, str]:
     """What a treefile sets in .repo files: `repovars`, and `$releasever`."""
     given = treefile.fields.get("repovars")
@@ -160,7 +190,11 @@ def _overlay(project: Project, item: Sourced, treefile: str) -> Path:
     base = item.text
     for prefix in ("overlay/", "overlay.d/"):
         base = base.removeprefix(prefix)
-    for folder in ((project.path / treefile).parent, project.path):
+    # The treefile that names it may be a submodule's, and have its overlays there.
+    naming = (project.path / item.source.file).resolve().parent
+    top_folder = project.path.resolve()
+    inner = [one for one in (naming, *naming.parents) if top_folder in one.parents]
+    for folder in ((project.path / treefile).parent, project.path, *inner):
         for top in ("overlay.d", "overlay"):
             if "/" not in base and (folder / top / base).is_dir():
                 return folder / top / base

@@ -44,6 +44,8 @@ def add_repos(base: Any, task: dict[str, Any]) -> None:
         repo.metadata_expire = 0
         repo.gpgcheck = False
         repo.skip_if_unavailable = False
+        repo.includepkgs = description["include"]
+        repo.excludepkgs = description["exclude"]
         base.repos.add(repo)
 
 

@@ -16,6 +16,7 @@ from strata.core.errors import DefinitionError, RepositoryError
 
 MAX_REPOMD_BYTES = 4 << 20
 TIMEOUT_S = 30.0
+CREDENTIALS = ("sslclientcert", "sslclientkey", "username", "password")
 _REVISION = "{http://linux.duke.edu/metadata/repo}revision"
 
 
@@ -24,6 +25,8 @@ class RepoConfig:
     """A repository: its id, where it is, and its order among others (a lower priority wins).
 
     gpgcheck: whether its file asks for signatures, of packages or of the index, to be checked.
+    include: patterns of the only packages it has for us, none for all; exclude: of those it has
+    not. credentials: the options by which its file lets one in who may.
     """
 
     id: str
@@ -32,6 +35,9 @@ class RepoConfig:
     priority: int
     gpgcheck: bool
     source: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,15 @@ def parse_repo_file(
         baseurl = _substitute(values["baseurl"].split()[0], variables, file, section)
         repos.append(
             RepoConfig(
-                section, values.get("name", section), baseurl.rstrip("/"), priority, gpgcheck, file
+                section,
+                values.get("name", section),
+                baseurl.rstrip("/"),
+                priority,
+                gpgcheck,
+                file,
+                include=_words(values.get("includepkgs", "")),
+                exclude=_words(values.get("excludepkgs", "")) + _words(values.get("exclude", "")),
+                credentials=tuple(key for key in CREDENTIALS if values.get(key)),
             )
         )
     return tuple(repos)
@@ -91,6 +105,10 @@ def load_repo_file(
         raise DefinitionError(f"{path} cannot be read: {error}", context={"file": path}) from error
     known = {"basearch": arch, "arch": arch, **variables}
     return parse_repo_file(text, file=path.name, variables=known)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
 
 
 def _substitute(text: str, variables: Mapping[str, str], file: str, section: str) -> str:
