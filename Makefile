@@ -5,7 +5,7 @@ STORE ?= build/store
 FUZZ_SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup check test demo bench soak fuzz clean lock lint
+.PHONY: help setup check test demo bench soak fuzz clean lock lint okd
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,9 @@ fuzz: setup ## fuzz every parser of untrusted input, FUZZ_SECONDS each (60)
 	@for target in tar compressed objects documents references archive; do \
 	    echo "fuzz: $$target" && (cd build/fuzz && ../../.venv/bin/python \
 	        ../../tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
+
+okd: ## carry out docs/okd.md with the public definitions checked out in DIR
+	scripts/okd-check "$(DIR)"
 
 lock: ## pin the Python dependencies anew (needs uv)
 	uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 \

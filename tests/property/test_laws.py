@@ -21,6 +21,7 @@ from strata.oci.tar import FILE as TAR_FILE
 from strata.oci.tar import TarEntry, TarReader, TarWriter
 from strata.rpm.header import Header, HeaderError
 from strata.rpm.inventory import package_of
+from strata.treefile.containerfile import parse_containerfile
 from strata.treefile.project import parse_project
 from strata.treefile.yaml import parse_yaml
 
@@ -309,6 +310,40 @@ def test_hostile_package_headers_raise_nothing_but_header_errors(data: bytes) ->
 def test_hostile_definitions_raise_nothing_but_definition_errors(text: str) -> None:
     with contextlib.suppress(DefinitionError):
         parse_yaml(text, "x.yaml")
+
+
+containerfile_lines = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "# escape=`",
+                "ARG A=1",
+                "ARG B",
+                "FROM ${A}",
+                "FROM x AS y",
+                "from ${B:-$A}",
+                "RUN --mount=type=secret,id=a,target=/b \\",
+                "RUN --mount=from=y <<EOF",
+                "COPY --from=0 a b",
+                "EOF",
+                "a `",
+            ]
+        ),
+        st.text(max_size=30),
+    ),
+    max_size=12,
+)
+
+
+@given(containerfile_lines)
+@settings(max_examples=400)
+def test_hostile_containerfiles_raise_nothing_but_definition_errors(lines: list[str]) -> None:
+    with contextlib.suppress(DefinitionError):
+        found = parse_containerfile("\n".join(lines), "Containerfile", {"B": "b"})
+        stages = {stage.name.lower() for stage in found.stages} - {""}
+        assert found.stages
+        assert all(image.text for image in found.images)
+        assert len(stages) == len([stage for stage in found.stages if stage.name])
 
 
 toml_lines = st.lists(

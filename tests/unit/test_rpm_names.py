@@ -49,6 +49,13 @@ def test_repo_files_are_read_with_their_variables() -> None:
     assert repo == RepoConfig("a", "A", "file:///s/x86_64", 5, False, "x.repo")
 
 
+def test_repo_files_say_what_they_have_and_who_may() -> None:
+    text = REPO + "includepkgs=a-*, b\nexcludepkgs=c\nexclude=d e\nsslclientkey=/k\nusername=\n"
+    (repo,) = parse_repo_file(text, file="x.repo", variables={"store": "/s", "basearch": "x86_64"})
+    assert (repo.include, repo.exclude) == (("a-*", "b"), ("c", "d", "e"))
+    assert repo.credentials == ("sslclientkey",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -92,9 +92,14 @@ def test_definitions_of_old_have_manifests_only(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
-            "manifest-ocp-rhel-9.6.yaml": "include: manifest-rhel-9.6.yaml\n",
-            "manifest-rhel-9.6.yaml": "packages: [a]\n",
+            # what conditions ask for is the stream's name, wherever it is said
+            "manifest-ocp-rhel-9.6.yaml": "include: [common.yaml, manifest-rhel-9.6.yaml]\n",
+            "manifest-rhel-9.6.yaml": "variables: {osversion: rhel-9.6}\npackages: [a]\n",
+            "manifest-okd-rhel-9.6.yaml": "variables: {osversion: rhel-9.6}\n",
             "manifest-c9s.yaml": "packages: [a]\n",
+            "manifest-z9s.yaml": "include: circle.yaml\n",
+            "circle.yaml": "include: circle.yaml\n",
+            "common.yaml": "packages: [b]\n",
             "image-c9s.yaml": "size: 16\n",
             "kola-denylist.yaml": "- pattern: x\n",
         },
@@ -103,10 +108,13 @@ def test_definitions_of_old_have_manifests_only(tmp_path: Path) -> None:
     (tmp_path / "strata.toml").write_text(proposal.text)
     streams = load_project(tmp_path).streams
     assert {name: s.version for name, s in streams.items()} == {
-        "ocp-rhel-9.6": "9.6",
+        "rhel-9.6": "9.6",
         "c9s": "9.0",
+        "z9s": "9.0",
     }
-    assert any("c9s: its version, 9.0, is from the file's name" in n for n in proposal.notes)
+    assert streams["rhel-9.6"].coreos.treefile == "manifest-ocp-rhel-9.6.yaml"
+    assert "stream c9s: its version, 9.0, is from its name" in proposal.notes
+    assert "manifest-okd-rhel-9.6.yaml is of rhel-9.6 too; left out" in proposal.notes
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,11 @@ def _find_overlay(folder: Path, item: Sourced, treefile: str) -> Path:
     base = item.text
     for prefix in ("overlay/", "overlay.d/"):
         base = base.removeprefix(prefix)
-    for place in ((folder / treefile).parent, folder):
+    # The treefile that names it may be a submodule's, and have its overlays there.
+    naming = (folder / item.source.file).resolve().parent
+    top_folder = folder.resolve()
+    inner = [one for one in (naming, *naming.parents) if top_folder in one.parents]
+    for place in ((folder / treefile).parent, folder, *inner):
         for top in ("overlay.d", "overlay"):
             if "/" not in base and (place / top / base).is_dir():
                 return place / top / base

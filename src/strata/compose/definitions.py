@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from strata.treefile.treefile import Flattened, flatten
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
+_OF_ACCESS = ("name", "source", "gpgkeys", "credentials")
 ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "compose")
 
 
@@ -143,11 +145,11 @@ def load_definition(
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
     if flattened.passive:
         reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
-    known_to_repos = {**_repo_variables(flattened), "store": str(store)}
-    known = _repositories(project, known_to_repos, arch)
     named = [(wanted.text, str(wanted.source)) for wanted in flattened.repos]
     place = str(flattened.places.get("lockfile-repos", ""))
     named += [(name, place) for name in as_list(flattened.fields.get("lockfile-repos"))]
+    wanted = {name for name, _ in named}
+    known = known_repos(project, treefile, flattened, wanted, arch=arch, store=store)
     for name, source in named:
         if name not in known:
             files = ", ".join(project.repos) or "no .repo file"
@@ -159,29 +161,54 @@ def load_definition(
     repos = tuple(known[name] for name in dict.fromkeys(name for name, _ in named))
     overlays = find_overlays(project.path, treefile, flattened.overlays)
     # Where the store is does not count.
-    portable = _repositories(project, {**known_to_repos, "store": "$store"}, arch)
+    nowhere = Path("$store")
+    portable = known_repos(project, treefile, flattened, wanted, arch=arch, store=nowhere)
     inputs = tuple(_repository_input(portable[repo.id]) for repo in repos)
     return Definition(project.path, flattened, repos, overlays, inputs)
 
 
-def _repositories(
-    project: Project, variables: Mapping[str, str], arch: str
-) -> dict[str, RepoConfig]:
-    return {
-        repo.id: repo
-        for file in project.repos
-        for repo in load_repo_file(project.path / file, variables=variables, arch=arch)
-    }
-
-
 def _repository_input(repo: RepoConfig) -> Input:
-    """What its .repo file says of a repository, but its name and the file it stands in."""
-    values = {key: value for key, value in asdict(repo).items() if key not in ("name", "source")}
+    """What its .repo file says of a repository's packages: not its name, who may have signed it, or
+    how one is let in."""
+    values = {key: value for key, value in asdict(repo).items() if key not in _OF_ACCESS}
     return Input("definition", f"repository {repo.id}", _digest(values))
 
 
 def _digest(value: object) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def known_repos(
+    project: Project,
+    treefile: str,
+    flattened: Flattened,
+    wanted: AbstractSet[str],
+    *,
+    arch: str,
+    store: Path,
+) -> dict[str, RepoConfig]:
+    """The repositories that a layer may name, by id. Raises DefinitionError, also when it is open
+    which one of the wanted ids means.
+
+    Where several .repo files have an id, the one beside the layer's treefile counts: a base and a
+    node layer from two checkouts may each mean another place by it.
+    """
+    variables = {**_repo_variables(flattened), "store": str(store)}
+    beside = (project.path / treefile).resolve().parent
+    near = [file for file in project.repos if (project.path / file).resolve().parent == beside]
+    known: dict[str, RepoConfig] = {}
+    for files in (near, [file for file in project.repos if file not in near]):
+        decided = set(known)
+        for file in files:
+            for repo in load_repo_file(project.path / file, variables=variables, arch=arch):
+                other = known.setdefault(repo.id, replace(repo, source=file))
+                if repo.id in wanted - decided and other.baseurl != repo.baseurl:
+                    raise DefinitionError(
+                        f"repository {repo.id} is another one in {file} than in {other.source}",
+                        hint=f"keep one of them in strata.toml, or put one beside {treefile}",
+                        context={"file": file, "key": repo.id},
+                    )
+    return known
 
 
 def _repo_variables(treefile: Flattened) -> dict[str, str]:

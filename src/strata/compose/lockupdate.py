@@ -218,7 +218,7 @@ def _locked_below(
     context: BuildContext, layers: Sequence[Target], known: Locks, reporter: Reporter
 ) -> Below:
     nevras: list[NEVRA] = []
-    repos: dict[str, RepoConfig] = {}
+    repos: dict[tuple[str, str], RepoConfig] = {}
     for layer in layers:
         lock = known.get((str(layer), context.arch)) or kept_lock(
             context.project, layer, context.arch
@@ -226,7 +226,7 @@ def _locked_below(
         nevras += [package.nevra for package in lock.packages]
         variables = variant_of(context.project, layer).variables
         definition = definition_of(context, layer, variables, reporter)
-        repos.update((repo.id, repo) for repo in definition.repos)
+        repos.update(((repo.id, repo.baseurl), repo) for repo in definition.repos)
     return Below(None, tuple(nevras), tuple(repos.values()))
 
 

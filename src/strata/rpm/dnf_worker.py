@@ -50,6 +50,8 @@ def add_repos(base: Any, task: dict[str, Any]) -> None:
         else:
             # An expiry of 0 still takes what was cached in the same second.
             repo._repo.expire()
+        repo.includepkgs = description["include"]
+        repo.excludepkgs = description["exclude"]
         base.repos.add(repo)
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from strata.core.errors import DefinitionError
 
+CREDENTIALS = ("sslclientcert", "sslclientkey", "username", "password")
+
 
 @dataclass(frozen=True)
 class RepoConfig:
     """A repository: its id, where it is, and its order among others (a lower priority wins).
 
     gpgcheck, repo_gpgcheck: whether its packages, and its index, have to be signed. gpgkeys: the
-    addresses of the keys, one of which has to have done it. source: its file's name.
+    addresses of the keys, one of which has to have done it. source: its file's name. include:
+    patterns of the only packages it has for us, none for all; exclude: of those it has not.
+    credentials: the options by which its file lets one in who may.
     """
 
     id: str
@@ -28,6 +32,9 @@ class RepoConfig:
     source: str
     repo_gpgcheck: bool = False
     gpgkeys: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -79,6 +86,9 @@ def parse_repo_file(
                 file,
                 repo_gpgcheck,
                 tuple(_address(key, folder) for key in re.split(r"[\s,]+", keys) if key),
+                include=_words(values.get("includepkgs", "")),
+                exclude=_words(values.get("excludepkgs", "")) + _words(values.get("exclude", "")),
+                credentials=tuple(key for key in CREDENTIALS if values.get(key)),
             )
         )
     return tuple(repos)
@@ -101,6 +111,10 @@ def _address(text: str, folder: Path) -> str:
     """An address as it is; a path, which is relative to a folder, as the address of a file."""
     scheme = urllib.parse.urlsplit(text).scheme
     return text if scheme else "file://" + urllib.parse.quote(str(folder / text))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
 
 
 def _substitute(text: str, variables: Mapping[str, str], file: str, section: str) -> str:

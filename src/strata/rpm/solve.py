@@ -95,10 +95,9 @@ def solve(
     wishes, below = wishes or Wishes(), below or Below()
     pins = [str(nevra) for nevra in wishes.pins]
     locked = [str(nevra) for nevra in below.locked]
-    own = {repo.id for repo in repos}
     described = [
         _description(repo, pins if repo.id in wishes.only_pinned else None) for repo in repos
-    ] + [_description(repo, locked) for repo in below.repos if repo.id not in own]
+    ] + _below(below.repos, repos, locked)
     task = {
         "task": "solve",
         "installed": below.root is not None,
@@ -141,6 +140,24 @@ def find_builds(
     return tuple(map(_locked, answer["packages"]))
 
 
+def _below(
+    repos: Sequence[RepoConfig], own: Sequence[RepoConfig], locked: list[str]
+) -> list[dict[str, object]]:
+    """Where the packages of the layers below come from. A layer's own repositories have them too,
+    unless an id means another place there: two definitions, two files."""
+    places = {(repo.id, repo.baseurl) for repo in own}
+    taken = {repo.id for repo in own}
+    found = []
+    for repo in repos:
+        if (repo.id, repo.baseurl) not in places:
+            name = repo.id
+            while name in taken:
+                name += "-below"
+            taken.add(name)
+            found.append({**_description(repo, locked), "id": name})
+    return found
+
+
 def _description(repo: RepoConfig, only: list[str] | None) -> dict[str, object]:
     return {
         "id": repo.id,
@@ -148,6 +165,8 @@ def _description(repo: RepoConfig, only: list[str] | None) -> dict[str, object]:
         "priority": repo.priority,
         "cached": offline() and not repo.is_local,
         "only": only,
+        "include": list(repo.include),
+        "exclude": list(repo.exclude),
     }
 
 

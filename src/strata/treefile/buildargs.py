@@ -61,7 +61,12 @@ def osversion(identity: str, version: str) -> str:
 
 def parse_values(text: str, file: str) -> dict[str, str]:
     """The lines of a build-args file. Raises DefinitionError."""
-    values: dict[str, str] = {}
+    return {key: value for key, (value, _) in parse_lines(text, file).items()}
+
+
+def parse_lines(text: str, file: str) -> dict[str, tuple[str, int]]:
+    """The values of a build-args file with the lines they stand on. Raises DefinitionError."""
+    values: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -71,7 +76,7 @@ def parse_values(text: str, file: str) -> dict[str, str]:
             raise _error(file, number, f"{stripped!r} is not KEY=VALUE")
         if match[1] in values:
             raise _error(file, number, f"{match[1]} stands twice")
-        values[match[1]] = match[2]
+        values[match[1]] = (match[2], number)
     return values
 
 

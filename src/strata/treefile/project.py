@@ -14,6 +14,7 @@ from strata.core.errors import DefinitionError, UsageError
 from strata.core.files import canonical_json
 from strata.treefile import schema
 from strata.treefile.fields import ARCHES
+from strata.treefile.public import is_prefix
 from strata.treefile.target import Target
 from strata.treefile.toml import TomlDocument
 
@@ -107,6 +108,7 @@ class Project:
 
     path: Path
     repos: tuple[str, ...]
+    public: tuple[str, ...]
     registry: str
     node_only: tuple[str, ...]
     marker: str
@@ -231,6 +233,10 @@ def parse_project(text: str, folder: Path) -> Project:
     reader = _Reader(document, folder)
     for name in values.get("repos", ()):
         reader.file(("repos",), name)
+    for prefix in values.get("public", ()):
+        if not is_prefix(prefix):
+            hint = 'e.g. "https://mirror.example/" or "registry.example/os"'
+            raise document.error(("public",), f"has {prefix!r}, no prefix of addresses", hint)
     streams = {
         name: reader.stream(name, table) for name, table in reader.tables(values, "stream").items()
     }
@@ -238,6 +244,7 @@ def parse_project(text: str, folder: Path) -> Project:
     project = Project(
         path=folder,
         repos=tuple(values.get("repos", ())),
+        public=tuple(values.get("public", ())),
         registry=values.get("registry", ""),
         node_only=tuple(values.get("node-only", ())),
         marker=values.get("marker", ""),

@@ -90,6 +90,7 @@ class _Source:
 
     def __init__(self, folder: Path, source: Path, found: _Found) -> None:
         self.folder, self.source, self.found = folder, source, found
+        self.parsed: dict[str, Value] = {}
         self.treefiles = self._treefiles()
 
     def look(self) -> None:
@@ -115,7 +116,7 @@ class _Source:
 
     def _treefiles(self) -> dict[str, Value]:
         """Treefiles that no other one includes, by name."""
-        parsed: dict[str, Value] = {}
+        parsed = self.parsed
         included: set[str] = set()
         for path in self._files("*.yaml"):
             document = parse_yaml(path.read_text(encoding="utf-8"), path.name)
@@ -132,12 +133,31 @@ class _Source:
         self.found.bases[stream] = _Base(stream, version, "build-args", self._name(path))
 
     def _base_by_treefile(self, name: str) -> None:
-        stream = name.removeprefix("manifest-").removesuffix(".yaml")
+        stream = self._osversion(name) or name.removeprefix("manifest-").removesuffix(".yaml")
+        if stream in self.found.bases:
+            self.found.notes.append(f"{name} is of {stream} too; left out")
+            return
         match = _VERSION.search(stream)
         version = f"{match[1]}.{match[2] or 0}" if match else "0.0"
-        self.found.notes.append(f"stream {stream}: its version, {version}, is from the file's name")
+        self.found.notes.append(f"stream {stream}: its version, {version}, is from its name")
         treefile = self._name(self.source / name)
         self.found.bases[stream] = _Base(stream, version, "treefile", treefile)
+
+    def _osversion(self, name: str) -> str:
+        """The osversion that a treefile, or one that it includes, sets; empty for none. Conditions
+        ask for it, and a stream's name is its osversion where nothing else says it."""
+        waiting, seen = [name], set[str]()
+        while waiting:
+            document = self.parsed.get(waiting.pop())
+            if document is None or document.place.file in seen:
+                continue
+            seen.add(document.place.file)
+            members = document.data if isinstance(document.data, dict) else {}
+            variables = members.get("variables")
+            if variables and isinstance(variables.data, dict) and "osversion" in variables.data:
+                return str(variables.data["osversion"].data)
+            waiting += reversed(_included(document))
+        return ""
 
     def _node_by_args(self, path: Path) -> None:
         match = _NODE_ARGS.fullmatch(path.name)

@@ -85,6 +85,7 @@ HOTFIX = (
 TOP = (
     Key("schema", "integer", "the schema's version: 1", required=True),
     Key("repos", "texts", "files with RPM repositories"),
+    Key("public", "texts", "prefixes of addresses and images that anyone may have"),
     Key("registry", "text", "where publish puts images"),
     Key("node-only", "texts", "package patterns refused below the node layer"),
     Key("marker", "text", "the package whose absence calls for the overlay"),
