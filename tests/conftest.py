@@ -82,6 +82,17 @@ def built_store(sample_repos: Path) -> Path:
     return store
 
 
+def copy_store(store: Path, folder: Path) -> Path:
+    """A copy of a store in a folder, to build into: blobs and objects are hard links."""
+    copy = folder / "store"
+    subprocess.run(["cp", "-al", store, copy], check=True)
+    for name in ("index.json", "records"):
+        target = copy / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        subprocess.run(["cp", "-a", store / name, copy], check=True)
+    return copy
+
+
 @pytest.fixture(scope="session")
 def nothing_left_running() -> Iterator[None]:
     """After all tests that boot, no process and no mount of theirs is there."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from conftest import SAMPLE, Strata, make_store
+from conftest import SAMPLE, Strata, copy_store, make_store
 from strata.compose import osrelease
 from strata.core.record import schema
 from strata.oci.layout import Layout
@@ -202,15 +202,7 @@ def definitions(tmp_path: Path) -> Path:
 @pytest.fixture
 def own_store(built_store: Path, tmp_path: Path) -> Path:
     """A copy of the built store (blobs and objects as hard links), to build into."""
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-al", built_store, store], check=True)
-    for name in ("index.json", "records"):
-        target = store / name
-        data = subprocess.run(["cp", "-a", built_store / name, tmp_path], check=True)
-        assert data.returncode == 0
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
-        (tmp_path / name).rename(target)
-    return store
+    return copy_store(built_store, tmp_path)
 
 
 def test_a_changed_line_rebuilds_that_layer_and_names_the_input(

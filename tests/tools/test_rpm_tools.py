@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rpmrepo import make_repository
 from strata.core.errors import DigestError, PackageError, RepositoryError
 from strata.core.events import silent
 from strata.rpm.cache import PackageCache
@@ -49,48 +50,6 @@ def test_version_order_is_rpms_own() -> None:
         if compare_versions(*pair) != order
     ]
     assert wrong == []
-
-
-_SPEC = """\
-%global __os_install_post %{{nil}}
-Name: {name}
-Version: {version}
-Release: 1
-Summary: {name}
-License: MIT
-BuildArch: noarch
-{extra}
-%description
-{name}
-%install
-mkdir -p %{{buildroot}}/usr/share/{name} %{{buildroot}}/usr/share/doc/{name}
-echo {version} > %{{buildroot}}/usr/share/{name}/file
-echo doc > %{{buildroot}}/usr/share/doc/{name}/README
-%files
-/usr/share/{name}
-%doc /usr/share/doc/{name}
-"""
-
-
-def make_repository(
-    folder: Path, packages: dict[str, str], revision: int = 1_700_000_000
-) -> RepoConfig:
-    """A repository of tiny real packages: "name version" to extra spec lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for label, extra in packages.items():
-        name, version = label.split()
-        spec = folder / f"{name}.spec"
-        spec.write_text(_SPEC.format(name=name, version=version, extra=extra))
-        defines = [f"_topdir {folder}/build", f"_rpmdir {folder}"]
-        argv = ["rpmbuild", "-bb", "--quiet", str(spec)]
-        for define in defines:
-            argv += ["--define", define]
-        subprocess.run(argv, check=True, capture_output=True)
-    subprocess.run(
-        ["createrepo_c", "-q", "--revision", str(revision), "--checksum", "sha256", folder],
-        check=True,
-    )
-    return RepoConfig(folder.name, folder.name, f"file://{folder}", 99, False, "test.repo")
 
 
 @pytest.fixture(scope="module")
