@@ -12,9 +12,10 @@ from strata.sample.repositories import build_repositories
 
 DESCRIPTION = """\
 Make real RPM repositories from Debian packages: sample-12-baseos (what the
-bootc and CoreOS layers install) and sample-12-node-4.19 (what only the node
-layer does). Downloads and conversions are cached by content in
-~/.cache/strata (or $STRATA_CACHE); a second run takes a second.
+bootc and CoreOS layers install), sample-12-node-4.19 (what only the node
+layer does) and sample-12-extensions (what can be installed on a node).
+Downloads and conversions are cached by content in ~/.cache/strata (or
+$STRATA_CACHE); a second run takes a second.
 """
 
 

@@ -1,7 +1,7 @@
 """The sample's RPM repositories: closure from apt, conversion with a cache, index by createrepo_c.
 
-Two repositories are made. The node repository holds what the node packages need beyond the base's
-closure, so no package is in both.
+Three repositories are made: of the base, the node and the extensions. Each holds what its packages
+need beyond the closure of those before, so no package is in two.
 
 Caches, both by content: Debian packages as apt checked them, and RPMs by the sha256 of the Debian
 package and of the converter's source. A repository whose packages did not change is not touched.
@@ -32,7 +32,21 @@ from strata.core.files import (
 from strata.core.process import require_root, run, tool_version
 from strata.sample import control, convert
 from strata.sample.archive import COMPOSES, Archive, Deb
-from strata.sample.packages import BASEOS, BASEOS_REPOSITORY, NODE, NODE_REPOSITORY
+from strata.sample.packages import (
+    BASEOS,
+    BASEOS_REPOSITORY,
+    EXTENSIONS,
+    EXTENSIONS_REPOSITORY,
+    NODE,
+    NODE_REPOSITORY,
+)
+
+# Each repository's packages, upon those of the repositories before it.
+_REPOSITORIES = (
+    (BASEOS_REPOSITORY, BASEOS),
+    (NODE_REPOSITORY, NODE),
+    (EXTENSIONS_REPOSITORY, EXTENSIONS),
+)
 
 
 @dataclass(frozen=True)
@@ -63,18 +77,19 @@ def build_repositories(
     with locked(cache / "sample.lock", "the sample cache"):
         archive.refresh(reporter)
         with reporter.step("solve the packages' closure") as step:
-            base = archive.closure(BASEOS)
-            both = archive.closure((*BASEOS, *NODE))
-            known = set(base.debs)
-            parts = {
-                BASEOS_REPOSITORY: base.debs,
-                NODE_REPOSITORY: tuple(deb for deb in both.debs if deb not in known),
-            }
+            parts: dict[str, tuple[Deb, ...]] = {}
+            wanted: tuple[str, ...] = ()
+            known: set[Deb] = set()
+            for name, packages in _REPOSITORIES:
+                wanted += packages
+                closure = archive.closure(wanted)
+                parts[name] = tuple(deb for deb in closure.debs if deb not in known)
+                known.update(closure.debs)
             step.detail(", ".join(f"{name}: {len(debs)}" for name, debs in parts.items()))
-        archive.download((*BASEOS, *NODE), both.debs, reporter)
+        archive.download(wanted, sorted(known), reporter)
         dest.mkdir(parents=True, exist_ok=True)
         return tuple(
-            _repository(dest / name, debs, archive, cache, base.date, jobs, reporter)
+            _repository(dest / name, debs, archive, cache, closure.date, jobs, reporter)
             for name, debs in parts.items()
         )
 
