@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from strata import __version__
-from strata.cli import build, clean, doctor, image, init, lock, ls, run, sample, treefile
+from strata.cli import build, clean, doctor, image, init, lint, lock, ls, run, sample, treefile
 from strata.cli.context import Context, add_common_options, make_context
 from strata.core.errors import InterruptedByUserError, StrataError
 from strata.core.process import os_error
@@ -34,7 +34,7 @@ Targets: bootc/STREAM, coreos/STREAM, node/RELEASE[@STREAM].
   strata -C definitions/sample run node/4.19         boot the base, overlay the node layer, look
 """
 
-COMMANDS = (build, run, ls, image, lock, treefile, init, sample, doctor, clean)
+COMMANDS = (build, run, ls, lint, image, lock, treefile, init, sample, doctor, clean)
 
 
 def make_parser() -> argparse.ArgumentParser:
