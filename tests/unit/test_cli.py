@@ -13,6 +13,7 @@ pytestmark = pytest.mark.unit
 COMMANDS = (
     ["build"],
     ["run"],
+    ["serve"],
     ["lint"],
     ["image"],
     *(["image", verb] for verb in ("inspect", "ls", "owner", "diff", "lint")),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from strata.compose.base import prepare_base
 from strata.compose.context import BuildContext
+from strata.compose.extensions import prepare_extensions
 from strata.compose.graph import build_order
 from strata.compose.job import Job
 from strata.compose.node import prepare_node
@@ -23,7 +24,7 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.treefile.target import Target
 
-BUILDABLE = ("bootc", "coreos", "node")
+BUILDABLE = ("bootc", "coreos", "node", "extensions")
 BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 
 
@@ -92,10 +93,12 @@ def _look_below(
     for result in earlier:
         if result.status == WOULD_BUILD and result.target in order:
             return f"{result.target} would be built", base
-    if target.kind != "node":
+    if target.kind not in ("node", "extensions"):
         return "", base
     node, store = context.project.node(target), context.workspace.store
-    if base is None and node.base == "stream":
+    if target.kind == "extensions":
+        base = ImageReference("oci", str(store), f"node/{target.name}@{target.stream}")
+    elif base is None and node.base == "stream":
         base = ImageReference("oci", str(store), f"coreos/{node.stream}")
     elif base is None:
         base = ImageReference.parse(node.base)
@@ -154,6 +157,8 @@ def _prepare(
 ) -> Job:
     if target.kind == "node":
         return prepare_node(context, target, base, reporter)
+    if target.kind == "extensions":
+        return prepare_extensions(context, target, reporter)
     return prepare_base(context, target, reporter)
 
 

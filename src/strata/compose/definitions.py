@@ -21,7 +21,7 @@ from strata.rpm.solve import Request, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
-from strata.treefile.treefile import Flattened, Sourced, flatten
+from strata.treefile.treefile import Flattened, Sourced, flatten, without_doubles
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
@@ -71,11 +71,13 @@ def load_definition(
     arch: str,
     store: Path,
     reporter: Reporter,
+    more_repos: Sequence[Sourced] = (),
 ) -> Definition:
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
-    treefile: its path in the definitions. store: what `$store` means in .repo files. Fields that no
-    build acts on are named, never dropped silently.
+    treefile: its path in the definitions. store: what `$store` means in .repo files. more_repos:
+    named elsewhere, after the treefile's own. Fields that no build acts on are named, never dropped
+    silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
     if flattened.passive:
@@ -86,14 +88,15 @@ def load_definition(
         for file in project.repos
         for repo in load_repo_file(project.path / file, variables=known_to_repos, arch=arch)
     }
-    for wanted in flattened.repos:
+    named = without_doubles((*flattened.repos, *more_repos))
+    for wanted in named:
         if wanted.text not in known:
             raise DefinitionError(
                 f"{wanted.source}: no repository is called {wanted.text}",
                 hint=f"strata.toml's repos files have: {', '.join(sorted(known)) or 'none'}",
                 context={"file": wanted.source, "key": "repos"},
             )
-    repos = tuple(known[wanted.text] for wanted in flattened.repos)
+    repos = tuple(known[wanted.text] for wanted in named)
     for repo in repos:
         if repo.gpgcheck:
             reporter.warn(

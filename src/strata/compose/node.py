@@ -98,7 +98,7 @@ def prepare_node(
     definition = load_definition(
         context.project,
         node.treefile,
-        variables=_variables(context, tree, node),
+        variables=node_variables(context, tree, node),
         arch=context.arch,
         store=context.workspace.store,
         reporter=reporter,
@@ -137,7 +137,12 @@ def resolve_base(
     else:
         reference = ImageReference.parse(node.base)
     pinned = fetch_to_store(workspace, reference, arch=context.arch, reporter=reporter)
-    repo = workspace.repo()
+    return import_base(context, pinned, reporter)
+
+
+def import_base(context: BuildContext, pinned: ImageReference, reporter: Reporter) -> Base:
+    """An image of the store, by digest, as a commit of its repository."""
+    repo = context.workspace.repo()
     with open_source(pinned, architecture=context.arch) as source:
         stored = import_image(
             source, repo, reference=pinned, threads=context.jobs, reporter=reporter
@@ -147,7 +152,7 @@ def resolve_base(
         return Base(source.manifest_digest, commit, source.config.labels.get(VERSION, ""))
 
 
-def _variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
+def node_variables(context: BuildContext, tree: Tree, node: NodeStream) -> dict[str, Variable]:
     """What conditions may ask, from the base's os-release: a node needs no base definitions."""
     checksum = tree.lookup(osrelease.PATH)
     if not isinstance(checksum, str):
@@ -171,7 +176,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
     config = ImageConfig.parse(layout.read(manifest.config))
     tree = Tree.load(workspace.repo(), job.base.commit)
     view = derive.container_view(tree)
-    with _base_root(context, tree) as lower, workspace.scratch("node") as scratch:
+    with base_root(context, tree) as lower, workspace.scratch("node") as scratch:
         with overlay_mount(lower, scratch) as mount:
             before = read_inventory(mount.merged)
             populate(
@@ -231,7 +236,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
 
 
 @contextmanager
-def _base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
+def base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
     """The base's tree checked out as a container's root, to lie under an overlay mount."""
     with context.workspace.scratch("base") as scratch:
         root = scratch / "root"

@@ -165,14 +165,19 @@ def _size(found: Sequence[Change]) -> int:
 
 
 def write_changes(
-    layout: Layout, title: str, found: Sequence[Change], base: Tree, upper: str
+    layout: Layout,
+    title: str,
+    found: Sequence[Change],
+    base: Tree,
+    upper: str,
+    compression: str = "gzip",
 ) -> Layer:
-    """Write a group of changes as one layer."""
+    """Write a group of changes as one layer. compression: one of `compress.COMPRESSIONS`."""
 
     def fill(tar: TarWriter) -> None:
         _LayerWriter(tar, base, upper, found).write()
 
-    return write_layer(layout, title, fill)
+    return write_layer(layout, title, fill, compression)
 
 
 class _LayerWriter:
@@ -238,7 +243,13 @@ class _LayerWriter:
         self.tar.pad(status.st_size)
 
 
-def file_layer(layout: Layout, title: str, files: Mapping[str, bytes], base: Tree) -> Layer:
+def file_layer(
+    layout: Layout,
+    title: str,
+    files: Mapping[str, bytes],
+    base: Tree,
+    compression: str = "gzip",
+) -> Layer:
     """A layer of files given as bytes by path, root's and 0644, with the folders above them."""
 
     def fill(tar: TarWriter) -> None:
@@ -256,7 +267,7 @@ def file_layer(layout: Layout, title: str, files: Mapping[str, bytes], base: Tre
             data = files[path]
             tar.entry(TarEntry(path.encode(), FILE, 0o644, size_bytes=len(data)), data)
 
-    return write_layer(layout, title, fill)
+    return write_layer(layout, title, fill, compression)
 
 
 def append_layers(

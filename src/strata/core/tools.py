@@ -25,7 +25,7 @@ TOOLS: dict[str, Tool] = {
     for tool in (
         Tool("apt-get", "apt", "apt", "resolves and downloads the sample's Debian packages"),
         Tool("bwrap", "bubblewrap", "bubblewrap", "sandboxes postprocess scripts and dracut"),
-        Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes the sample's repositories"),
+        Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes repositories of packages"),
         Tool("dnf", "dnf", "dnf", "solves and installs packages"),
         Tool("dpkg-deb", "dpkg", "dpkg", "unpacks the sample's Debian packages"),
         Tool("mount", "mount", "util-linux", "lays an overlay over the base tree"),

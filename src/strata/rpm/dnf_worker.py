@@ -1,4 +1,4 @@
-"""Runs under dnf's own interpreter: solve requests, or install package files. JSON in, JSON out.
+"""Runs under dnf's own interpreter: solve or pick requests, install files. JSON in, JSON out.
 
 Not imported by strata: `import dnf` belongs to the system's Python. Progress goes to stderr as
 `progress DONE TOTAL NAME` lines. An expected failure is an answer with `error`, status 0.
@@ -28,6 +28,8 @@ def make_base(task: dict[str, Any]) -> Any:
     conf.localpkg_gpgcheck = False
     conf.install_weak_deps = task.get("weak_deps", False)
     conf.tsflags = [] if task.get("documentation", True) else ["nodocs"]
+    if task.get("test"):
+        conf.tsflags += ["test"]
     conf.substitutions["arch"] = task["arch"]
     conf.substitutions["basearch"] = task["arch"]
     conf.substitutions["releasever"] = "unset"
@@ -104,20 +106,42 @@ def describe(base: Any, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
             if other not in reasons:
                 reasons[other] = {"required-by": nevra_of(package)}
                 queue.append(other)
-    rows = []
-    for package in chosen:
-        kind, digest = package.returnIdSum()
-        rows.append(
-            {
-                "nevra": nevra_of(package),
-                "repo": package.reponame,
-                "location": package.location,
-                "checksum": [kind, digest],
-                "size": package.downloadsize,
-                **reasons.get(package, {}),
-            }
-        )
-    return rows
+    return [row_of(package, reasons.get(package, {})) for package in chosen]
+
+
+def row_of(package: Any, reason: dict[str, str]) -> dict[str, Any]:
+    kind, digest = package.returnIdSum()
+    return {
+        "nevra": nevra_of(package),
+        "repo": package.reponame,
+        "location": package.location,
+        "checksum": [kind, digest],
+        "size": package.downloadsize,
+        **reason,
+    }
+
+
+def pick(task: dict[str, Any]) -> dict[str, Any]:
+    """The newest package of each request as it is, without what it depends on."""
+    base = make_base(task)
+    add_repos(base, task)
+    base.fill_sack(load_system_repo=False)
+    priorities = {repo["id"]: (repo["priority"], at) for at, repo in enumerate(task["repos"])}
+    picked, missing = {}, []
+    for request in task["requests"]:
+        found = dnf.subject.Subject(request["text"]).get_best_query(base.sack).available()
+        found = found.filter(arch=[task["arch"], "noarch"])
+        if not found:
+            missing.append(request)
+            continue
+        first = min(priorities[package.reponame][0] for package in found)
+        best = max(package for package in found if priorities[package.reponame][0] == first)
+        same = [package for package in found if nevra_of(package) == nevra_of(best)]
+        package = min(same, key=lambda each: priorities[each.reponame])
+        picked[nevra_of(package)] = row_of(package, {"source": request["source"]})
+    if missing:
+        return {"error": "not-found", "requests": missing}
+    return {"packages": list(picked.values())}
 
 
 class Progress(dnf.callback.TransactionProgress):  # type: ignore[misc]
@@ -162,7 +186,7 @@ def install(task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     task = json.load(sys.stdin)
     try:
-        answer = {"solve": solve, "install": install}[task["task"]](task)
+        answer = {"solve": solve, "pick": pick, "install": install}[task["task"]](task)
     except dnf.exceptions.RepoError as error:
         answer = {"error": "repository", "message": str(error)}
     json.dump(answer, sys.stdout)

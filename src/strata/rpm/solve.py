@@ -36,17 +36,19 @@ def solve(
     weak_deps: bool = False,
     exclude: Sequence[str] = (),
     installed_root: Path | None = None,
+    dependencies: bool = True,
 ) -> Lock:
     """Solve requests into a lock.
 
     states: of the same repositories, read before. installed_root: a root whose packages are there
-    and stay. Raises PackageError (not found, unsolvable), RepositoryError, ToolFailedError.
+    and stay. dependencies: whether what the requests depend on comes along. Raises PackageError
+    (not found, unsolvable), RepositoryError, ToolFailedError.
     """
     metadata_cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="solve.", dir=metadata_cache) as empty:
         answer = dnf.call(
             {
-                "task": "solve",
+                "task": "solve" if dependencies else "pick",
                 "root": str(installed_root or empty),
                 "installed": installed_root is not None,
                 "cachedir": str(metadata_cache),
