@@ -82,6 +82,17 @@ def built_store(sample_repos: Path) -> Path:
     return store
 
 
+def copy_store(store: Path, folder: Path) -> Path:
+    """A copy of a store in a folder, to build into: blobs and objects are hard links."""
+    copy = folder / "store"
+    subprocess.run(["cp", "-al", store, copy], check=True)
+    for name in ("index.json", "records"):
+        target = copy / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        subprocess.run(["cp", "-a", store / name, copy], check=True)
+    return copy
+
+
 @pytest.fixture
 def definitions(tmp_path: Path) -> Path:
     """A copy of the sample's definitions, to change."""
@@ -91,15 +102,7 @@ def definitions(tmp_path: Path) -> Path:
 @pytest.fixture
 def own_store(built_store: Path, tmp_path: Path) -> Path:
     """A copy of the built store (blobs and objects as hard links), to build into."""
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-al", built_store, store], check=True)
-    for name in ("index.json", "records"):
-        target = store / name
-        data = subprocess.run(["cp", "-a", built_store / name, tmp_path], check=True)
-        assert data.returncode == 0
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
-        (tmp_path / name).rename(target)
-    return store
+    return copy_store(built_store, tmp_path)
 
 
 @pytest.fixture(scope="session")

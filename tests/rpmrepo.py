@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,21 +27,32 @@ BuildArch: noarch
 mkdir -p %{{buildroot}}/usr/share/{name} %{{buildroot}}/usr/share/doc/{name}
 echo {version} > %{{buildroot}}/usr/share/{name}/file
 echo doc > %{{buildroot}}/usr/share/doc/{name}/README
+{install}
 %files
 /usr/share/{name}
 %doc /usr/share/doc/{name}
+{file}
 """
 
 
 def make_repository(
-    folder: Path, packages: dict[str, str], revision: int = 1_700_000_000
+    folder: Path,
+    packages: Mapping[str, str],
+    revision: int = 1_700_000_000,
+    files: Mapping[str, str] | None = None,
 ) -> RepoConfig:
-    """A repository of tiny real packages: "name version" to extra spec lines."""
+    """A repository of tiny real packages: "name version" to extra spec lines.
+
+    files: a further file of a package, by its name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for label, extra in packages.items():
         name, version = label.split()
+        file = (files or {}).get(name, "")
+        install = f"install -D /dev/null %{{buildroot}}{file}" if file else ""
         spec = folder / f"{name}.spec"
-        spec.write_text(_SPEC.format(name=name, version=version, extra=extra))
+        text = _SPEC.format(name=name, version=version, extra=extra, install=install, file=file)
+        spec.write_text(text)
         defines = [f"_topdir {folder}/build", f"_rpmdir {folder}"]
         argv = ["rpmbuild", "-bb", "--quiet", str(spec)]
         for define in defines:

@@ -174,7 +174,7 @@ def test_ls_shows_who_shares_a_base_and_whose_base_moved_on(
 
 def test_ls_makes_no_store(tmp_path: Path, strata: Strata) -> None:
     at = ("-C", str(SAMPLE), "--store", str(tmp_path / "none"), "ls")
-    assert len(json.loads(strata(*at, "--json").stdout)) == 4
+    assert len(json.loads(strata(*at, "--json").stdout)) == 5
     assert not (tmp_path / "none").exists()
     done = strata(*at, "x*", check=False)
     assert "no target is like x*" in done.stderr

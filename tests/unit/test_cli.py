@@ -13,6 +13,8 @@ pytestmark = pytest.mark.unit
 COMMANDS = (
     ["build"],
     ["run"],
+    ["serve"],
+    ["lint"],
     ["image"],
     *(["image", verb] for verb in ("inspect", "ls", "owner", "diff", "lint")),
     *(["image", verb] for verb in ("encapsulate", "import", "copy", "index", "prune")),

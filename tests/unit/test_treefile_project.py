@@ -137,6 +137,7 @@ def test_the_sample_is_read_and_its_releases_share_a_stream() -> None:
         "bootc/sample-12",
         "coreos/sample-12",
         "node/4.19@sample-12",
+        "extensions/4.19@sample-12",
         "node/4.20@sample-12",
     ]
 

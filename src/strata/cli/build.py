@@ -27,6 +27,7 @@ not built again; what differs is named.
 
   strata build node/4.19                    the node image, its base when needed
   strata build bootc/sample-12 coreos/sample-12
+  strata build extensions/4.19              packages that go on top of a node
   strata build node/4.19 --base docker://registry.example/coreos:12.9
                                             on a published base, without its
                                             definitions

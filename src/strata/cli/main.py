@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from types import FrameType
 
 from strata import __version__
-from strata.cli import build, clean, doctor, image, init, lint, lock, ls, run, sample, treefile
+from strata.cli import (
+    build,
+    clean,
+    doctor,
+    image,
+    init,
+    lint,
+    lock,
+    ls,
+    run,
+    sample,
+    serve,
+    treefile,
+)
 from strata.cli.context import Context, add_common_options, make_context
 from strata.core.errors import InterruptedByUserError, StrataError
 from strata.core.process import os_error
@@ -27,14 +40,15 @@ layer on a running machine without a reboot.
 """
 
 EPILOG = """\
-Targets: bootc/STREAM, coreos/STREAM, node/RELEASE[@STREAM].
+Targets: bootc/STREAM, coreos/STREAM, node/RELEASE[@STREAM],
+extensions/RELEASE[@STREAM].
 
   strata sample repos build/store/sample             real RPM repositories to try it with
   strata -C definitions/sample build node/4.19       build the node image, and what it stands on
   strata -C definitions/sample run node/4.19         boot the base, overlay the node layer, look
 """
 
-COMMANDS = (build, run, ls, lint, image, lock, treefile, init, sample, doctor, clean)
+COMMANDS = (build, run, serve, ls, lint, image, lock, treefile, init, sample, doctor, clean)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ from strata.sample.repositories import build_repositories
 
 DESCRIPTION = """\
 Make real RPM repositories from Debian packages: sample-12-baseos (what the
-bootc and CoreOS layers install) and sample-12-node-4.19 (what only the node
-layer does), signed by a key made for the purpose. The key, downloads and, by
-content, conversions are kept in ~/.cache/strata (or $STRATA_CACHE); a second
-run takes a second.
+bootc and CoreOS layers install), sample-12-node-4.19 (what only the node
+layer does) and sample-12-extensions (what can be installed on a node), signed
+by a key made for the purpose. The key, downloads and, by content, conversions
+are kept in ~/.cache/strata (or $STRATA_CACHE); a second run takes a second.
 """
 
 

@@ -12,6 +12,7 @@ from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
 from strata.compose.buildah import write_context
 from strata.compose.context import BuildContext
+from strata.compose.extensions import prepare_extensions
 from strata.compose.fetch import at_hand
 from strata.compose.graph import build_order
 from strata.compose.job import Job
@@ -30,7 +31,7 @@ from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.treefile.target import Target
 
-BUILDABLE = ("bootc", "coreos", "node", "hotfix")
+BUILDABLE = ("bootc", "coreos", "node", "extensions", "hotfix")
 ON_A_BASE = ("node", "hotfix")
 BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 
@@ -153,11 +154,13 @@ def _look_below(
     for result in earlier:
         if result.status == WOULD_BUILD and result.target in order:
             return f"{result.target} would be built", base
-    if target.kind not in ON_A_BASE:
+    if target.kind not in (*ON_A_BASE, "extensions"):
         return "", base
     store = context.workspace.store
     node = context.project.node(context.project.node_of(target))
-    if base is None and node.base == "stream":
+    if target.kind == "extensions":
+        base = ImageReference("oci", str(store), f"node/{target.name}@{target.stream}")
+    elif base is None and node.base == "stream":
         base = ImageReference("oci", str(store), f"coreos/{node.stream}")
     elif base is None:
         base = ImageReference.parse(node.base)
@@ -220,6 +223,8 @@ def prepare(
     """Find out all that goes into a target. Raises any StrataError."""
     if target.kind in ON_A_BASE:
         return prepare_node(context, target, base, given, reporter)
+    if target.kind == "extensions":
+        return prepare_extensions(context, target, reporter)
     return prepare_base(context, target, reporter)
 
 

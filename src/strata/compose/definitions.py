@@ -29,7 +29,7 @@ from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
-from strata.treefile.treefile import Flattened, flatten
+from strata.treefile.treefile import Flattened, Sourced, flatten
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
@@ -136,16 +136,19 @@ def load_definition(
     arch: str,
     store: Path,
     reporter: Reporter,
+    more_repos: Sequence[Sourced] = (),
 ) -> Definition:
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
-    treefile: its path in the definitions. store: what `$store` means in .repo files. Fields that no
-    build acts on are named, never dropped silently.
+    treefile: its path in the definitions. store: what `$store` means in .repo files. more_repos:
+    named elsewhere, after the treefile's own. Fields that no build acts on are named, never dropped
+    silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
     if flattened.passive:
         reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
-    named = [(wanted.text, str(wanted.source)) for wanted in flattened.repos]
+    asked_for = (*flattened.repos, *more_repos)
+    named = [(wanted.text, str(wanted.source)) for wanted in asked_for]
     place = str(flattened.places.get("lockfile-repos", ""))
     named += [(name, place) for name in as_list(flattened.fields.get("lockfile-repos"))]
     wanted = {name for name, _ in named}

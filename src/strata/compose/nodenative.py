@@ -62,7 +62,7 @@ def build_native(
     layout = context.workspace.layout
     tree = Tree.load(context.workspace.repo(), base)
     view = derive.container_view(tree)
-    with _base_root(context, tree) as lower, context.workspace.scratch("node") as scratch:
+    with base_root(context, tree) as lower, context.workspace.scratch("node") as scratch:
         with overlay_mount(lower, scratch) as mount:
             before = read_inventory(mount.merged)
             release = osrelease.read(mount.merged, "the base image")
@@ -109,7 +109,7 @@ def build_native(
 
 
 @contextmanager
-def _base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
+def base_root(context: BuildContext, tree: Tree) -> Iterator[Path]:
     """The base's tree checked out as a container's root, to lie under an overlay mount."""
     with context.workspace.scratch("base") as scratch:
         root = scratch / "root"

@@ -26,7 +26,7 @@ class Row:
 
 
 def rows_of(context: BuildContext) -> list[Row]:
-    """Every base and node target, in build order."""
+    """Every target that can be built, in build order."""
     targets = context.project.targets()
     bases = {target: _base(context, target, targets) for target in targets}
     rows = []
@@ -53,8 +53,7 @@ def rows_of(context: BuildContext) -> list[Row]:
 
 
 def _arches(context: BuildContext, target: Target) -> tuple[str, ...]:
-    stream = target.stream if target.kind == "node" else target.name
-    return context.project.stream(stream).arches
+    return context.project.stream(target.stream or target.name).arches
 
 
 def _base(context: BuildContext, target: Target, targets: tuple[Target, ...]) -> str:
@@ -62,6 +61,8 @@ def _base(context: BuildContext, target: Target, targets: tuple[Target, ...]) ->
     if target.kind == "node":
         node = context.project.node(target)
         return f"coreos/{node.stream}" if node.base == "stream" else node.base
+    if target.kind == "extensions":
+        return str(Target("node", target.name, target.stream))
     if target.kind != "coreos":
         return ""
     bootc = context.project.stream(target.name).bootc

@@ -166,13 +166,17 @@ def write_changes(
     base: Tree,
     upper: str,
     known: Layer | None = None,
+    compression: str = "gzip",
 ) -> Layer:
-    """Write a group of changes as one layer. known: the layer it may be again."""
+    """Write a group of changes as one layer.
+
+    known: the layer it may be again. compression: one of `compress.COMPRESSIONS`.
+    """
 
     def fill(tar: TarWriter) -> None:
         _LayerWriter(tar, base, upper, found).write()
 
-    return write_layer(layout, title, fill, known=known)
+    return write_layer(layout, title, fill, compression, known)
 
 
 class _LayerWriter:
@@ -238,7 +242,13 @@ class _LayerWriter:
         self.tar.pad(status.st_size)
 
 
-def file_layer(layout: Layout, title: str, files: Mapping[str, bytes], base: Tree) -> Layer:
+def file_layer(
+    layout: Layout,
+    title: str,
+    files: Mapping[str, bytes],
+    base: Tree,
+    compression: str = "gzip",
+) -> Layer:
     """A layer of files given as bytes by path, root's and 0644, with the folders above them."""
 
     def fill(tar: TarWriter) -> None:
@@ -256,7 +266,7 @@ def file_layer(layout: Layout, title: str, files: Mapping[str, bytes], base: Tre
             data = files[path]
             tar.entry(TarEntry(path.encode(), FILE, 0o644, size_bytes=len(data)), data)
 
-    return write_layer(layout, title, fill)
+    return write_layer(layout, title, fill, compression)
 
 
 def append_layers(

@@ -26,7 +26,7 @@ TOOLS: dict[str, Tool] = {
         Tool("apt-get", "apt", "apt", "resolves and downloads the sample's Debian packages"),
         Tool("buildah", "buildah", "buildah", "builds node layers by a Containerfile"),
         Tool("bwrap", "bubblewrap", "bubblewrap", "sandboxes postprocess scripts and dracut"),
-        Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes the sample's repositories"),
+        Tool("createrepo_c", "createrepo-c", "createrepo_c", "indexes repositories of packages"),
         Tool("dnf", "dnf", "dnf", "solves and installs packages"),
         Tool("dpkg-deb", "dpkg", "dpkg", "unpacks the sample's Debian packages"),
         Tool("faketime", "faketime", "libfaketime", "gives a verifying build another time"),

@@ -1,4 +1,4 @@
-"""Runs under dnf's own interpreter: solve requests, or install package files. JSON in, JSON out.
+"""Runs under dnf's own interpreter: solve or pick requests, install files. JSON in, JSON out.
 
 Not imported by strata: `import dnf` belongs to the system's Python. Progress goes to stderr as
 `progress DONE TOTAL NAME` lines. An expected failure is an answer with `error`, status 0.
@@ -30,6 +30,8 @@ def make_base(task: dict[str, Any]) -> Any:
     conf.localpkg_gpgcheck = False
     conf.install_weak_deps = task.get("weak_deps", False)
     conf.tsflags = [] if task.get("documentation", True) else ["nodocs"]
+    if task.get("test"):
+        conf.tsflags += ["test"]
     conf.substitutions["arch"] = task["arch"]
     conf.substitutions["basearch"] = task["arch"]
     conf.substitutions["releasever"] = "unset"
@@ -175,6 +177,29 @@ def describe(base: Any, chosen: list[Any], wanted: list[dict[str, str]]) -> list
     return [{**row(package), **reasons.get(package, {})} for package in chosen]
 
 
+def pick(task: dict[str, Any]) -> dict[str, Any]:
+    """The newest package of each request as it is, without what it depends on."""
+    base = make_base(task)
+    add_repos(base, task)
+    base.fill_sack(load_system_repo=False)
+    priorities = {repo["id"]: (repo["priority"], at) for at, repo in enumerate(task["repos"])}
+    picked, missing = {}, []
+    for request in task["requests"]:
+        found = dnf.subject.Subject(request["text"]).get_best_query(base.sack).available()
+        found = found.filter(arch=[task["arch"], "noarch"])
+        if not found:
+            missing.append(request)
+            continue
+        first = min(priorities[package.reponame][0] for package in found)
+        best = max(package for package in found if priorities[package.reponame][0] == first)
+        same = [package for package in found if nevra_of(package) == nevra_of(best)]
+        package = min(same, key=lambda each: priorities[each.reponame])
+        picked[nevra_of(package)] = {**row(package), "source": request["source"]}
+    if missing:
+        return {"error": "not-found", "requests": missing}
+    return {"packages": list(picked.values()), "indexes": index_digests(base)}
+
+
 class Progress(dnf.callback.TransactionProgress):  # type: ignore[misc]
     """One line on stderr for each package whose files are in place."""
 
@@ -217,7 +242,8 @@ def install(task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     task = json.load(sys.stdin)
     try:
-        answer = {"solve": solve, "find": find, "install": install}[task["task"]](task)
+        tasks = {"solve": solve, "pick": pick, "find": find, "install": install}
+        answer = tasks[task["task"]](task)
     except dnf.exceptions.RepoError as error:
         answer = {"error": "repository", "message": str(error)}
     json.dump(answer, sys.stdout)

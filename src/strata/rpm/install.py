@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -63,12 +63,8 @@ def install(
     if answer.get("error") == "unsolvable":
         text = " ".join(str(answer["message"]).split())
         raise PackageError(f"the locked packages cannot be installed: {text}")
-    if answer.get("error") and _is_about_space(str(answer.get("message"))):
-        raise NoSpaceError(
-            f"no space left on the device while installing {len(files)} packages in {root}",
-            hint="free some space, or put the store on a larger disk with --store",
-        )
     if answer.get("error"):
+        _refuse_full_disk(answer, root, len(files))
         raise ToolFailedError(
             "dnf could not install the packages", context={"output": answer.get("message")}
         )
@@ -80,9 +76,41 @@ def install(
     close_database(rooted.resolve(root, f"{RPMDB_FOLDER}/rpmdb.sqlite"))
 
 
-def _is_about_space(message: str) -> bool:
+def check_installable(root: Path, files: Sequence[Path], *, arch: str, scratch: Path) -> None:
+    """Run dnf's transaction test of package files on a root: all that an install does, up to the
+    point where rpm would write. The root's package database is opened, and so has to be writable.
+
+    Raises PackageError saying what is in the way, NoSpaceError, ToolFailedError, NotRootError.
+    """
+    require_root("testing a transaction")
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="dnf.", dir=scratch) as cache:
+        answer = dnf.call(
+            {
+                "task": "install",
+                "test": True,
+                "root": str(root),
+                "installed": True,
+                "cachedir": cache,
+                "arch": arch,
+                "files": [str(path) for path in files],
+            }
+        )
+    if answer.get("error"):
+        _refuse_full_disk(answer, root, len(files))
+        raise PackageError(" ".join(str(answer["message"]).split()))
+    if answer["installed"] != len(files):
+        raise PackageError(f"dnf would install {answer['installed']} of {len(files)} packages")
+
+
+def _refuse_full_disk(answer: Mapping[str, object], root: Path, count: int) -> None:
     """rpm counts the space before a transaction, and may still run out in it."""
-    return "more space needed" in message or "No space left on device" in message
+    message = str(answer.get("message"))
+    if "more space needed" in message or "No space left on device" in message:
+        raise NoSpaceError(
+            f"no space left on the device while installing {count} packages in {root}",
+            hint="free some space, or put the store on a larger disk with --store",
+        )
 
 
 def close_database(database: Path) -> None:

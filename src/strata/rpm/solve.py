@@ -85,10 +85,12 @@ def solve(
     metadata_cache: Path,
     wishes: Wishes | None = None,
     below: Below | None = None,
+    dependencies: bool = True,
 ) -> Lock:
     """Solve requests into a lock.
 
-    states: of the same repositories, and of those below, read before.
+    states: of the same repositories, and of those below, read before. dependencies: whether what
+    the requests depend on comes along.
     Raises PackageError (not found, unsolvable), RepositoryError (also when a repository changed
     since its state was read), OfflineError, ToolFailedError.
     """
@@ -99,7 +101,7 @@ def solve(
         _description(repo, pins if repo.id in wishes.only_pinned else None) for repo in repos
     ] + _below(below.repos, repos, locked)
     task = {
-        "task": "solve",
+        "task": "solve" if dependencies else "pick",
         "installed": below.root is not None,
         "weak_deps": wishes.weak_deps,
         "exclude": list(wishes.exclude),

@@ -1,6 +1,7 @@
 """Which Debian packages the sample's repositories are made of; apt adds what they depend on.
 
-`BASEOS` is what the bootc and CoreOS layers may install, `NODE` what only the node layer may.
+`BASEOS` is what the bootc and CoreOS layers may install, `NODE` what only the node layer may,
+`EXTENSIONS` what is in none of them and may be installed on a node.
 netavark is named so that podman's container-network-stack is it and not the CNI plugins, and crun
 so that no container runtime is runc: both belong to the node layer here.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 BASEOS_REPOSITORY = "sample-12-baseos"
 NODE_REPOSITORY = "sample-12-node-4.19"
+EXTENSIONS_REPOSITORY = "sample-12-extensions"
 
 BASEOS = (
     # what everything stands on
@@ -34,3 +36,5 @@ NODE = (
     "kubernetes-client",
     "openvswitch-switch",
 )
+
+EXTENSIONS = ("usbguard", "sysstat", "strace", "linux-libc-dev")

@@ -1,7 +1,7 @@
 """The sample's RPM repositories: closure from apt, conversion with a cache, index by createrepo_c.
 
-Two repositories are made. The node repository holds what the node packages need beyond the base's
-closure, so no package is in both.
+Three repositories are made: of the base, the node and the extensions. Each holds what its packages
+need beyond the closure of those before, so no package is in two.
 
 Packages and indexes are signed by the sample's own key, whose public half stands beside them.
 
@@ -36,8 +36,22 @@ from strata.core.process import require_root, run, tool_version
 from strata.sample import control, convert
 from strata.sample import signing as signing_module
 from strata.sample.archive import COMPOSES, Archive, Deb
-from strata.sample.packages import BASEOS, BASEOS_REPOSITORY, NODE, NODE_REPOSITORY
+from strata.sample.packages import (
+    BASEOS,
+    BASEOS_REPOSITORY,
+    EXTENSIONS,
+    EXTENSIONS_REPOSITORY,
+    NODE,
+    NODE_REPOSITORY,
+)
 from strata.sample.signing import PUBLIC_KEY, Signer, signing
+
+# Each repository's packages, upon those of the repositories before it.
+_REPOSITORIES = (
+    (BASEOS_REPOSITORY, BASEOS),
+    (NODE_REPOSITORY, NODE),
+    (EXTENSIONS_REPOSITORY, EXTENSIONS),
+)
 
 
 @dataclass(frozen=True)
@@ -69,19 +83,20 @@ def build_repositories(
     with locked(cache / "sample.lock", "the sample cache"):
         archive.refresh(reporter)
         with reporter.step("solve the packages' closure") as step:
-            base = archive.closure(BASEOS)
-            both = archive.closure((*BASEOS, *NODE))
-            known = set(base.debs)
-            parts = {
-                BASEOS_REPOSITORY: base.debs,
-                NODE_REPOSITORY: tuple(deb for deb in both.debs if deb not in known),
-            }
+            parts: dict[str, tuple[Deb, ...]] = {}
+            wanted: tuple[str, ...] = ()
+            known: set[Deb] = set()
+            for name, packages in _REPOSITORIES:
+                wanted += packages
+                closure = archive.closure(wanted)
+                parts[name] = tuple(deb for deb in closure.debs if deb not in known)
+                known.update(closure.debs)
             step.detail(", ".join(f"{name}: {len(debs)}" for name, debs in parts.items()))
-        archive.download((*BASEOS, *NODE), both.debs, reporter)
+        archive.download(wanted, sorted(known), reporter)
         dest.mkdir(parents=True, exist_ok=True)
         with signing(cache) as signer:
             made = tuple(
-                _repository(dest / name, debs, archive, cache, base.date, signer, jobs, reporter)
+                _repository(dest / name, debs, archive, cache, closure.date, signer, jobs, reporter)
                 for name, debs in parts.items()
             )
             public = dest / PUBLIC_KEY

@@ -159,7 +159,13 @@ class Project:
     def canonical(self, target: Target) -> Target:
         """The target with its stream spelled out. Raises UsageError when it does not exist."""
         if target.kind in ("node", "extensions"):
-            return Target(target.kind, target.name, self.node(target).stream)
+            node = self.node(target)
+            if target.kind == "extensions" and not node.extensions:
+                raise UsageError(
+                    f"node/{node.release}@{node.stream} has no extensions file",
+                    hint='say `extensions = "FILE"` in its table of strata.toml',
+                )
+            return Target(target.kind, target.name, node.stream)
         if target.kind in ("bootc", "coreos", "bootimage"):
             self.stream(target.name)
         if target.kind == "hotfix":
@@ -167,26 +173,34 @@ class Project:
         return target
 
     def targets(self) -> tuple[Target, ...]:
-        """Every base and node target, in build order."""
+        """Every base, node and extensions target, in build order."""
         found = []
         for stream in self.streams.values():
             if stream.bootc and not stream.bootc.image:
                 found.append(Target("bootc", stream.name))
             found.append(Target("coreos", stream.name))
-        found += [Target("node", node.release, node.stream) for node in self.nodes]
+        for node in self.nodes:
+            found.append(Target("node", node.release, node.stream))
+            if node.extensions:
+                found.append(Target("extensions", node.release, node.stream))
         return tuple(found)
 
     def definition_digest(self, target: Target) -> str:
         """`sha256:…` of the lines of strata.toml that concern a target, and only those."""
-        if target.kind in ("node", "hotfix"):
+        value: dict[str, object]
+        if target.kind == "extensions":
+            table = self.tables["release"][target.name]["node"][target.stream]
+            value = {"extensions": table["extensions"]}
+        elif target.kind in ("node", "hotfix"):
             node = self.node_of(target)
-            table = self.tables["release"][node.name]["node"][node.stream]
+            table = dict(self.tables["release"][node.name]["node"][node.stream])
+            table.pop("extensions", None)  # they stand on the node, and not the node on them
             mine = [
                 {"packages": item.packages, "reason": item.reason}
                 for item in self.overrides
                 if item.target == node
             ]
-            value: dict[str, object] = {"node": table, "override": mine}
+            value = {"node": table, "override": mine}
             if target.kind == "hotfix":
                 value = {**value, "hotfix": self._hotfix_table(target.name)}
         else:

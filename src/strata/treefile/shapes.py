@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from strata.core.errors import DefinitionError
 from strata.treefile.yaml import Place, Value
 
 
@@ -181,6 +182,16 @@ FLAG = Scalar("true or false", bool, "boolean")
 NUMBER = Scalar("a number", int, "integer")
 TEXTS = ListOf(TEXT)
 VARIABLE = Either((FLAG, NUMBER, TEXT))
+
+
+def require(shape: Shape, key: str, value: Value) -> None:
+    """Hold a key's value against its shape. Raises DefinitionError at the innermost wrong place."""
+    problem = shape.problem(value)
+    if problem is not None:
+        raise DefinitionError(
+            f"{problem}: {key} must be {shape.doc}",
+            context={"file": problem.file, "line": problem.line, "key": key},
+        )
 
 
 def _first(places: Iterator[Place | None]) -> Place | None:

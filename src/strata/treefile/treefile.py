@@ -15,7 +15,6 @@ Source: rpm-ostree's rust/src/treefile.rs (treefile_parse_recurse, treefile_merg
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +23,9 @@ from pathlib import Path
 from strata.core.errors import DefinitionError
 from strata.treefile.conditions import Condition, Variable
 from strata.treefile.fields import APPEND, FIELDS, KNOWN, LEGACY, UNION
+from strata.treefile.shapes import require
 from strata.treefile.sources import Sources
-from strata.treefile.yaml import Place, Value, parse_yaml
+from strata.treefile.yaml import Place, Value, parse_yaml, unknown_key
 
 MAX_INCLUDES = 256
 _ARCH_PACKAGES = re.compile(r"packages-([a-z0-9_]+)")
@@ -249,7 +249,13 @@ class _Loader:
             if key not in KNOWN and not _ARCH_PACKAGES.fullmatch(key):
                 if unknown_ignored:
                     continue
-                raise _unknown_key(key, value.place)
+                raise unknown_key(
+                    key,
+                    value.place,
+                    KNOWN,
+                    document="a treefile",
+                    hint="see docs/treefiles.md for the keys",
+                )
             self._own(config, key, value, chain)
         self._set_variables(config)
         wanted = [_Wanted(name, place) for name, place in _names(members.get("include"))]
@@ -299,12 +305,7 @@ class _Loader:
         match = _ARCH_PACKAGES.fullmatch(key)
         name = "packages" if match else LEGACY.get(key, key)
         declared = FIELDS[name]
-        problem = declared.shape.problem(value)
-        if problem is not None:
-            raise DefinitionError(
-                f"{problem}: {key} must be {declared.shape.doc}",
-                context={"file": problem.file, "line": problem.line, "key": key},
-            )
+        require(declared.shape, key, value)
         if match and match[1] != self.arch:
             return
         if declared.merge == APPEND:
@@ -361,7 +362,7 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         for item in texts("packages")
         for name in _split(item)
     )
-    packages = _first(named)
+    packages = without_doubles(named)
     fields: dict[str, object] = {}
     places: dict[str, Place] = {}
     for key in (key for key in FIELDS if key in config.lists or key in config.single):
@@ -371,9 +372,9 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
     return Flattened(
         named=named,
         packages=packages,
-        repos=_first(texts("repos")),
+        repos=without_doubles(texts("repos")),
         postprocess=tuple(texts("postprocess")),
-        overlays=_first(texts("ostree-layers")),
+        overlays=without_doubles(texts("ostree-layers")),
         excluded=tuple(texts("exclude-packages")),
         files=files,
         fields=fields,
@@ -428,7 +429,7 @@ def _split(item: Sourced) -> tuple[str, ...]:
         raise _error(item.source, str(error)) from None
 
 
-def _first(items: Iterable[Sourced]) -> tuple[Sourced, ...]:
+def without_doubles(items: Iterable[Sourced]) -> tuple[Sourced, ...]:
     """Without doubles; the first line that names something is the one that counts."""
     found: dict[str, Sourced] = {}
     for item in items:
@@ -483,13 +484,4 @@ def _names(value: Value | None) -> list[tuple[str, Place]]:
 def _error(place: Place, problem: str, hint: str = "") -> DefinitionError:
     return DefinitionError(
         f"{place}: {problem}", hint=hint, context={"file": place.file, "line": place.line}
-    )
-
-
-def _unknown_key(key: str, place: Place) -> DefinitionError:
-    near = difflib.get_close_matches(key, KNOWN, 1)
-    return DefinitionError(
-        f"{place}:{place.column}: a treefile has no key {key}",
-        hint=f"did you mean {near[0]}?" if near else "see docs/treefiles.md for the keys",
-        context={"file": place.file, "line": place.line, "column": place.column, "key": key},
     )

@@ -7,8 +7,10 @@ blow up.
 
 from __future__ import annotations
 
+import difflib
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ruamel.yaml import YAML
@@ -68,6 +70,21 @@ def parse_yaml(text: str, file: str) -> Value:
     if node is None:
         return Value(None, Place(file, 1, 1))
     return _Builder(file).value(node, 0)
+
+
+def unknown_key(
+    key: str, place: Place, known: Iterable[str], *, document: str, hint: str
+) -> DefinitionError:
+    """The error for a key that a document may not have, with the nearest one it may.
+
+    document: in words, `a treefile`. hint: what to say when no key is near.
+    """
+    near = difflib.get_close_matches(key, list(known), 1)
+    return DefinitionError(
+        f"{place}:{place.column}: {document} has no key {key}",
+        hint=f"did you mean {near[0]}?" if near else hint,
+        context={"file": place.file, "line": place.line, "column": place.column, "key": key},
+    )
 
 
 def reformat(text: str, file: str) -> str:

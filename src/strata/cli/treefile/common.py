@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from strata.cli.context import Context
+from strata.cli.context import Context, print_json
 from strata.core.errors import DefinitionError, UsageError
 from strata.core.files import scratch_dir
 from strata.core.process import run
 from strata.treefile.buildargs import load_build_args
 from strata.treefile.conditions import Variable, parse_variable
+from strata.treefile.lint import ERROR, NOTE, WARNING, Finding
 from strata.treefile.treefile import Flattened, flatten
 
 FILES = """\
@@ -78,6 +80,22 @@ def chosen(context: Context, arguments: argparse.Namespace, text: str) -> Iterat
     if not path.is_file():
         raise DefinitionError(f"there is no file {path}", context={"file": path})
     yield _choose(context, arguments, path, _top(path))
+
+
+def print_findings(context: Context, found: Sequence[Finding], *, strict: bool) -> int:
+    """Print what a lint found; returns the exit status. strict: warnings fail too."""
+    if context.as_json:
+        print_json([finding.to_json() for finding in found])
+    else:
+        for finding in found:
+            sys.stdout.write(
+                f"{finding.place}: {finding.severity}: {finding.message} [{finding.rule}]\n"
+            )
+        counts = {level: sum(f.severity == level for f in found) for level in (ERROR, WARNING)}
+        notes = sum(finding.severity == NOTE for finding in found)
+        sys.stdout.write(f"{counts[ERROR]} errors, {counts[WARNING]} warnings, {notes} notes\n")
+    fails = (ERROR, WARNING) if strict else (ERROR,)
+    return 1 if any(finding.severity in fails for finding in found) else 0
 
 
 def _choose(context: Context, arguments: argparse.Namespace, path: Path, top: Path) -> Chosen:
