@@ -106,7 +106,7 @@ class Definition:
         """
         return solve(
             self.repos,
-            read_states([*self.repos, *(below.repos if below else ())], metadata_cache),
+            read_states(self.repos, metadata_cache),
             self.requests,
             arch=arch,
             metadata_cache=metadata_cache,

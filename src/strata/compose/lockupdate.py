@@ -202,7 +202,8 @@ def foundation_of(
         below = _locked_below(context, [Target("bootc", target.name)], known, reporter)
         return Foundation(below, variables)
     node = project.node(target)
-    stream = [one for one in project.targets() if one.kind != "node" and one.name == node.stream]
+    layers = ("bootc", "coreos")
+    stream = [one for one in project.targets() if one.kind in layers and one.name == node.stream]
     foreign = project.stream(node.stream).bootc
     of_locks = all(project.lock_of(one) for one in stream) and not (foreign and foreign.image)
     if node.base == STREAM_BASE and of_locks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from strata.rpm.evict import in_use
 from strata.rpm.lock import Asked, Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
-from strata.rpm.repostate import RepoState, keep_states
+from strata.rpm.repostate import RepoState, keep_states, read_states
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def solve(
 ) -> Lock:
     """Solve requests into a lock.
 
-    states: of the same repositories, and of those below, read before. dependencies: whether what
+    states: of the same repositories, read before. dependencies: whether what
     the requests depend on comes along.
     Raises PackageError (not found, unsolvable), RepositoryError (also when a repository changed
     since its state was read), OfflineError, ToolFailedError.
@@ -97,9 +97,11 @@ def solve(
     wishes, below = wishes or Wishes(), below or Below()
     pins = [str(nevra) for nevra in wishes.pins]
     locked = [str(nevra) for nevra in below.locked]
+    others = _others(below.repos, repos)
+    every, every_state = [*repos, *others], [*states, *read_states(others, metadata_cache)]
     described = [
         _description(repo, pins if repo.id in wishes.only_pinned else None) for repo in repos
-    ] + _below(below.repos, repos, locked)
+    ] + [_description(repo, locked) for repo in others]
     task = {
         "task": "solve" if dependencies else "pick",
         "installed": below.root is not None,
@@ -114,11 +116,10 @@ def solve(
     }
     answer = _ask(task, described, arch, metadata_cache, below.root)
     _raise_error(answer, repos)
-    _check_indexes(answer["indexes"], states)
-    keep_states([*repos, *below.repos], states, metadata_cache)
-    mine = states[: len(repos)]
-    generated = max((state.revision or 0 for state in mine), default=0)
-    repositories = {state.id: f"sha256:{state.repomd}" for state in mine}
+    _check_indexes(answer["indexes"], every_state)
+    keep_states(every, every_state, metadata_cache)
+    generated = max((state.revision or 0 for state in states), default=0)
+    repositories = {state.id: f"sha256:{state.repomd}" for state in states}
     packages = sorted(map(_locked, answer["packages"]), key=lambda package: package.nevra)
     return Lock(arch, generated, repositories, tuple(packages), asked(repos, requests, wishes))
 
@@ -142,21 +143,19 @@ def find_builds(
     return tuple(map(_locked, answer["packages"]))
 
 
-def _below(
-    repos: Sequence[RepoConfig], own: Sequence[RepoConfig], locked: list[str]
-) -> list[dict[str, object]]:
+def _others(below: Sequence[RepoConfig], own: Sequence[RepoConfig]) -> list[RepoConfig]:
     """Where the packages of the layers below come from. A layer's own repositories have them too,
     unless an id means another place there: two definitions, two files."""
     places = {(repo.id, repo.baseurl) for repo in own}
     taken = {repo.id for repo in own}
     found = []
-    for repo in repos:
+    for repo in below:
         if (repo.id, repo.baseurl) not in places:
             name = repo.id
             while name in taken:
                 name += "-below"
             taken.add(name)
-            found.append({**_description(repo, locked), "id": name})
+            found.append(replace(repo, id=name))
     return found
 
 

@@ -139,10 +139,13 @@ class Project:
         )
 
     def lock_of(self, target: Target) -> str:
-        """The file that keeps a target's lock, in the definitions; empty for none."""
+        """The file that keeps a target's lock, in the definitions; empty for none.
+
+        Extensions keep none: they are solved on the very image that they go on.
+        """
         if target.kind == "node":
             return self.node(target).lock
-        return self.stream(target.name).lock
+        return self.stream(target.name).lock if target.kind in ("bootc", "coreos") else ""
 
     def hotfix(self, name: str) -> Hotfix:
         """A hotfix by name. Raises UsageError naming those that exist."""
