@@ -20,6 +20,7 @@ from strata.cli import (
     lint,
     lock,
     ls,
+    publish,
     run,
     sample,
     serve,
@@ -48,7 +49,21 @@ extensions/RELEASE[@STREAM].
   strata -C definitions/sample run node/4.19         boot the base, overlay the node layer, look
 """
 
-COMMANDS = (build, run, serve, ls, lint, image, lock, treefile, init, sample, doctor, clean)
+COMMANDS = (
+    build,
+    run,
+    serve,
+    publish,
+    ls,
+    lint,
+    image,
+    lock,
+    treefile,
+    init,
+    sample,
+    doctor,
+    clean,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from strata.compose import osrelease
 from strata.compose.arrange import arrange, find_overlays
+from strata.compose.nodechecks import CPE, NAME, product_labels, write_labels
 from strata.compose.normalise import clean_node
 from strata.compose.pyc import keep_pyc
 from strata.compose.shebang import interpreter
@@ -33,6 +34,7 @@ from strata.core.errors import DefinitionError, StrataError
 from strata.core.events import Reporter, plain
 from strata.core.files import canonical_json, mounts_under, remove_tree
 from strata.core.process import run
+from strata.oci.model import goarch
 from strata.rpm.install import close_database
 from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, read_inventory
 from strata.treefile.treefile import Flattened, flatten
@@ -57,13 +59,14 @@ def apply(
     stream: str,
     packages: Path,
     rpm_options: Sequence[str],
+    arguments: Mapping[str, str],
     source_date_epoch: int,
     reporter: Reporter,
 ) -> None:
     """Apply a treefile to a root, which is this process's own.
 
     folder: the definitions; treefile: its path in there; packages: a folder of
-    package files, all of which are installed.
+    package files, all of which are installed; arguments: those that become labels.
     Raises DefinitionError, PackageError, ToolFailedError, TreeError.
     """
     release = osrelease.read(root, "the base image")
@@ -85,6 +88,8 @@ def apply(
         )
         kept.restore(root)
     osrelease.check_node(release, osrelease.read(root, treefile), flattened)
+    identity = str(variables["id"])
+    write_labels(root, product_labels(arguments, identity, goarch(arch), source_date_epoch))
     clean_node(root, reporter)
     # What packages wanted in /var is told to tmpfiles.d: the base's own stays as it was.
     var.bring_back()
@@ -207,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--stream", default="", help="the stream's name, for conditions")
     one.add_argument("--packages", type=Path, default=PACKAGES, help="the packages to install")
     one.add_argument("--rpm-option", action="append", default=[], help="one more option for rpm")
+    one.add_argument("--image-name", default="", help="the product image's name, for labels.json")
+    one.add_argument("--image-cpe", default="", help="its CPE")
     verbs.add_parser("metadata", help="write the package list, as the last layer")
     given = parser.parse_args(arguments)
     reporter = Reporter(plain(sys.stderr))
@@ -221,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream=given.stream,
             packages=given.packages,
             rpm_options=given.rpm_option,
+            arguments={NAME: given.image_name, CPE: given.image_cpe},
             source_date_epoch=int(os.environ.get("SOURCE_DATE_EPOCH") or 0),
             reporter=reporter,
         )

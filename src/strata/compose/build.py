@@ -118,6 +118,7 @@ def prepare_context(
         raise UsageError(f"{target} has no Containerfile", hint="node/ targets have")
     if folder.exists():
         raise UsageError(f"{folder} is there already", hint="name a new folder")
+    target = context.project.canonical(target)
     below = build_order(context.project, [target], base_given=base is not None)[:-1]
     if below:
         build_targets(

@@ -6,8 +6,9 @@ makes the layers; the base's stay byte-identical and first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from strata.compose.amend import WITH, Amendment, Debt, overrides_of, weigh
 from strata.compose.baseimage import Base, image_variables, resolve_base
@@ -22,6 +23,12 @@ from strata.compose.hotfix import (
     standings,
 )
 from strata.compose.locks import amended_lock, lock_for
+from strata.compose.nodechecks import (
+    STREAM_CLASS_LABEL,
+    check_release,
+    product_labels,
+    stream_class,
+)
 from strata.compose.nodenative import NodeLayers, build_native
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
@@ -33,7 +40,7 @@ from strata.core.events import Reporter
 from strata.core.files import sha256_file
 from strata.core.process import tool_version
 from strata.core.record import BuildRecord, Input
-from strata.oci.model import ImageConfig, Manifest
+from strata.oci.model import ImageConfig, Manifest, goarch
 from strata.oci.reference import ImageReference
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import read_inventory
@@ -47,8 +54,8 @@ from strata.treefile.target import Target
 class NodeJob:
     """A node layer, ready to be built: all that goes in is known and digested.
 
-    arguments: of the Containerfile, for the engine that runs it. hotfix: when it is one. debts: of
-    strata.toml's overrides; hotfix_debts: of a hotfix's packages.
+    arguments: of the Containerfile. labels: what scanners find the image by. hotfix: when it is
+    one. debts: of strata.toml's overrides; hotfix_debts: of a hotfix's packages.
     """
 
     target: Target
@@ -59,6 +66,8 @@ class NodeJob:
     inputs: tuple[Input, ...]
     epoch: int
     arguments: Mapping[str, str]
+    labels: Mapping[str, str]
+    stream_class: str
     hotfix: Hotfix | None
     debts: tuple[Debt, ...]
     hotfix_debts: tuple[Debt, ...]
@@ -92,11 +101,13 @@ def prepare_node(
     if hotfix:
         check_not_expired(hotfix, today())
     recipe_inputs, arguments = _recipe_inputs(context, node)
+    architecture = goarch(context.arch)
     found = resolve_base(context, node, base, reporter)
+    variables = image_variables(context, found.commit, node.stream)
     plain = load_definition(
         context.project,
         node.treefile,
-        variables=image_variables(context, found.commit, node.stream),
+        variables=variables,
         arch=context.arch,
         store=context.workspace.files,
         reporter=reporter,
@@ -124,6 +135,11 @@ def prepare_node(
             lock = amended_lock(context, target, definition, lock, root, reporter)
     for debt in debts:
         reporter.warn(f"{of}: {debt}")
+    check_release(
+        [one.nevra for one in lock.packages],
+        str(plain.treefile.metadata.get("ocp_version", "")),
+        node.other_releases,
+    )
     inputs = [
         Input("definition", str(target), context.project.definition_digest(target)),
         *definition.inputs(),
@@ -147,6 +163,8 @@ def prepare_node(
         tuple(sorted(inputs)),
         epoch,
         arguments,
+        product_labels(arguments, str(variables["id"]), architecture, epoch),
+        stream_class(variables),
         hotfix,
         tuple(debts),
         tuple(hotfix_debts),
@@ -156,24 +174,28 @@ def prepare_node(
 def _recipe_inputs(
     context: BuildContext, node: NodeStream
 ) -> tuple[list[Input], Mapping[str, str]]:
-    """What the engine that runs the Containerfile reads beside the definition, and its arguments.
-
-    Raises DefinitionError when there is no Containerfile.
+    """What is read beside the definition: the build arguments, and by the engine that runs it, the
+    Containerfile; and the arguments. Raises DefinitionError when there is no Containerfile.
     """
+    folder = context.project.path
+    arguments: Mapping[str, str] = {}
+    files = []
+    if node.build_args:
+        arguments = read_arguments(folder / node.build_args, node.build_args)
+        files.append(node.build_args)
     if context.engine != BUILDAH:
-        return [], {}
+        return _digested(folder, files), arguments
     if not node.containerfile:
         raise DefinitionError(
             f"node/{node.release}@{node.stream} has no Containerfile for --engine {BUILDAH}",
             hint='add containerfile = { file = "node/Containerfile" } to its table in strata.toml',
         )
-    files = [node.containerfile, *([node.build_args] if node.build_args else [])]
-    folder = context.project.path
-    inputs = [Input("treefile", name, f"sha256:{sha256_file(folder / name)}") for name in files]
-    arguments: Mapping[str, str] = {}
-    if node.build_args:
-        arguments = read_arguments(folder / node.build_args, node.build_args)
+    inputs = _digested(folder, [*files, node.containerfile])
     return [*inputs, Input("tool", "buildah", tool_version("buildah"))], arguments
+
+
+def _digested(folder: Path, names: Sequence[str]) -> list[Input]:
+    return [Input("treefile", name, f"sha256:{sha256_file(folder / name)}") for name in names]
 
 
 def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mapping[str, object]:
@@ -192,6 +214,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             job.definition,
             job.lock,
             job.base.commit,
+            labels=job.labels,
             own=written_layers(layout, Manifest.parse(layout.read(prior))) if prior else {},
             epoch=job.epoch,
             reporter=reporter,
@@ -204,6 +227,8 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         labels={
             METALAYER: "true",
             TARGET: str(job.target),
+            STREAM_CLASS_LABEL: job.stream_class,
+            **job.labels,
             **amendment.labels(),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
         },

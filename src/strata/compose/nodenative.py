@@ -17,6 +17,7 @@ from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition
 from strata.compose.install import populate
 from strata.compose.locks import check_locked
+from strata.compose.nodechecks import write_labels
 from strata.compose.normalise import clean_node, reopen, tree_path
 from strata.compose.overlaymount import overlay_mount
 from strata.compose.pyc import keep_pyc
@@ -51,13 +52,15 @@ def build_native(
     lock: Lock,
     base: str,
     *,
+    labels: Mapping[str, str],
     own: Mapping[str, Layer],
     epoch: int,
     reporter: Reporter,
 ) -> NodeLayers:
     """Build a node layer's layers on a base's commit.
 
-    own: the layers of the image before, by title; what comes out again is not written again.
+    labels: kept in the tree, too. own: the layers of the image before, by title; what comes out
+    again is not written again.
     """
     layout = context.workspace.layout
     tree = Tree.load(context.workspace.repo(), base)
@@ -78,6 +81,7 @@ def build_native(
             )
             added = osrelease.read(mount.merged, str(target))
             osrelease.check_node(release, added, definition.treefile)
+            write_labels(mount.merged, labels)
             swaps = definition.amendment.swaps
             replaced = apply_swaps(mount.merged, swaps)
             restored = kept.restore(mount.merged)

@@ -126,6 +126,12 @@ class TransportError(StrataError):
     exit_status = 12
 
 
+class NoSuchImageError(TransportError):
+    """The registry answers, and has no image of the name."""
+
+    code = "no-such-image"
+
+
 class ObjectError(StrataError):
     """An OSTree object or repository is malformed or incomplete."""
 

@@ -26,7 +26,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from strata.core.errors import DigestError, ImageError, SignatureError, StrataError, TransportError
+from strata.core.errors import (
+    DigestError,
+    ImageError,
+    NoSuchImageError,
+    SignatureError,
+    StrataError,
+    TransportError,
+)
 from strata.core.network import require_network
 from strata.core.process import Completed, end_group, environment, run
 from strata.core.tools import find_tool
@@ -320,10 +327,11 @@ _NAMES = re.compile(
     """,
     re.VERBOSE,
 )
+_NO_IMAGE = "there is no such image"
 _FAILURES = (
     (
         r"manifest unknown|name unknown|\bnot found\b|\b404\b",
-        "there is no such image",
+        _NO_IMAGE,
         "check its name",
     ),
     (
@@ -368,7 +376,8 @@ def transport_error(reference: str, output: str) -> StrataError:
     words = _NAMES.sub(" ", text)
     for pattern, what, hint in _FAILURES:
         if re.search(pattern, words, re.IGNORECASE):
-            return TransportError(f"{reference}: {what}", hint=hint, context={"output": text})
+            kind = NoSuchImageError if what == _NO_IMAGE else TransportError
+            return kind(f"{reference}: {what}", hint=hint, context={"output": text})
     return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
 
 

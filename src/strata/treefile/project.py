@@ -79,6 +79,7 @@ class NodeStream:
     payload_tag: str
     tag: str
     lock: str = ""
+    other_releases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -415,6 +416,7 @@ class _Reader:
             payload_tag=table.get("payload-tag", ""),
             tag=table.get("tag", ""),
             lock=self.inside((*path, "lock"), table.get("lock", "")),
+            other_releases=tuple(table.get("other-releases", ())),
         )
 
     def _target(self, path: tuple[str, ...], text: str, project: Project) -> Target:

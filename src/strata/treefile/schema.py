@@ -62,6 +62,7 @@ NODE = (
         ),
     ),
     Key("lock", "text", "the file that keeps its lock"),
+    Key("other-releases", "texts", "packages that may be of another release of the product"),
     Key("extensions", "text", "the extensions file"),
     Key("payload-tag", "text", "its name in a release payload"),
     Key("tag", "text", "the moving tag it is published under"),

@@ -1,0 +1,120 @@
+"""The node layer by its Containerfile: the same system as the native engine's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Strata, leftovers
+from strata.oci.compression import decompress
+from strata.oci.digest import Digest
+from strata.oci.layout import Layout
+from strata.oci.model import ImageConfig, Manifest
+from strata.oci.tar import TarReader
+
+pytestmark = pytest.mark.tools
+NODE = "node/4.19@sample-12"
+
+
+def outputs(store: Path) -> dict[str, object]:
+    record = json.loads((store / f"records/{NODE}.json").read_text())
+    found: dict[str, object] = record["outputs"]
+    return found
+
+
+def image(store: Path) -> tuple[Manifest, ImageConfig]:
+    layout = Layout.open(store)
+    digest = Digest.parse(str(outputs(store)["manifest"]))
+    manifest = Manifest.parse(layout.read(layout.resolve(digest=digest)))
+    return manifest, ImageConfig.parse(layout.read(manifest.config))
+
+
+def test_r3_1_both_engines_make_the_same_system(
+    built_store: Path, own_store: Path, definitions: Path, strata: Strata
+) -> None:
+    where = ("-C", str(definitions), "--store", str(own_store))
+    strata(*where, "build", "node/4.19", "--engine", "buildah")
+    one, other = f"oci:{built_store}:{NODE}", f"oci:{own_store}:{NODE}"
+    same = strata("image", "diff", "--squashed", "--exit-code", one, other, check=False)
+    assert same.returncode == 0, same.stdout
+    assert "are the same system" in same.stdout
+    native, native_config = image(built_store)
+    made, config = image(own_store)
+    # The base's layers stay; on top are what the treefile did, and the package list (R3.7).
+    below = int(str(outputs(own_store)["base_layers"]))
+    assert made.layers[:below] == native.layers[:below]
+    assert len(made.layers) == below + 2
+    assert config.labels == native_config.labels
+    assert config.labels["name"] == "sample/node"  # R3.9
+    assert config.labels["io.openshift.os.streamclass"] == "debian-12"  # R3.10
+    assert config.config["Cmd"] == native_config.config["Cmd"]
+    with Layout.open(own_store).open_blob(made.layers[-1].digest) as stream:
+        tar = TarReader(decompress(stream, made.layers[-1].media_type))
+        files = [entry for entry in tar if entry.type == "0"]
+    assert [entry.path for entry in files] == [b"usr/share/openshift/base/meta.json"]
+    assert outputs(own_store)["packages"] == outputs(built_store)["packages"]
+    # Nothing is left of buildah's, and built again it is the same.
+    assert not list((own_store / "work").iterdir())
+    assert leftovers(own_store) == []
+    first = outputs(own_store)["manifest"]
+    (own_store / f"records/{NODE}.json").unlink()
+    strata(*where, "build", "node/4.19", "--engine", "buildah")
+    assert outputs(own_store)["manifest"] == first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("apply /run/src ${TREEFILE}", "apply /run/src node/nope.yaml", "nope.yaml"),
+        ("strata-apply.pyz metadata", "strata-apply.pyz --help", "does not hold /usr/share"),
+        ("FROM ${IMAGE_FROM}", "FROM scratch", "a step of it failed"),
+    ],
+)
+def test_what_a_containerfile_does_wrong_is_said(
+    own_store: Path, definitions: Path, strata: Strata, old: str, new: str, said: str
+) -> None:
+    path = definitions / "node/Containerfile"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    before = outputs(own_store)
+    where = ("-C", str(definitions), "--store", str(own_store))
+    done = strata(*where, "build", "node/4.19", "--engine", "buildah", check=False)
+    assert done.returncode in (3, 11)
+    assert said in done.stderr[done.stderr.rindex("strata: ") :]
+    assert outputs(own_store) == before
+    assert not list((own_store / "work").iterdir())
+    assert leftovers(own_store) == []
+
+
+def test_what_buildah_cannot_do_is_said(
+    own_store: Path, definitions: Path, strata: Strata, tmp_path: Path
+) -> None:
+    where = ("-C", str(definitions), "--store", str(own_store))
+    done = strata(*where, "build", "node/4.20", "--engine", "buildah", check=False)
+    assert done.returncode == 3
+    assert "node/4.20@sample-12 has no Containerfile for --engine buildah" in done.stderr
+    swap = f"{definitions}/strata.toml:/usr/bin/x"
+    done = strata(*where, "build", "node/4.19", "--engine", "buildah", "--with", swap, check=False)
+    assert done.returncode == 2
+    assert "swaps files, which a Containerfile does not" in done.stderr
+    done = strata(*where, "build", "node/4.19", "--secret", "id=x,src=y", check=False)
+    assert done.returncode == 2
+
+
+def test_a_context_for_a_ci_has_the_locked_packages_and_the_tool(
+    own_store: Path, definitions: Path, strata: Strata, tmp_path: Path
+) -> None:
+    where = ("-C", str(definitions), "--store", str(own_store))
+    folder = tmp_path / "ci"
+    told = strata(*where, "build", "node/4.19", "--context", str(folder)).stdout
+    assert f"IMAGE_FROM=oci:{own_store}@{outputs(own_store)['base']}" in told
+    lock = json.loads((own_store / f"locks/{NODE}.lock").read_text())
+    locked = {item["nevra"] for item in lock["targets"][NODE]["x86_64"]["packages"]}
+    assert {path.name.removesuffix(".rpm") for path in (folder / "packages").iterdir()} == locked
+    assert (folder / "strata-apply.pyz").stat().st_mode & 0o111
+    again = strata(*where, "build", "node/4.19", "--context", str(folder), check=False)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
