@@ -255,3 +255,25 @@ def test_no_lock_file_is_said(lab: Lab, capsys: pytest.CaptureFixture[str]) -> N
     assert lab.run("lock", "update") == 3
     assert "leads out of the definitions" in capsys.readouterr().err
     assert not list(lab.folder.glob("*.lock"))
+
+
+def test_r1_23_local_overrides_are_above_every_lock(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.run("lock", "update")
+    make_repository(lab.folder / "mine", {"kernel 1.0.1": "", "foreign 1.0": ""})
+    folder = lab.definitions / "overrides/rpm"
+    folder.mkdir(parents=True)
+    for path in (lab.folder / "mine").glob("noarch/*.rpm"):
+        path.rename(folder / path.name)
+    (lab.definitions / "overrides/rootfs/usr").mkdir(parents=True)
+    (lab.definitions / "overrides/rootfs/usr/mine").write_text("mine\n")
+    capsys.readouterr()
+    assert lab.run("build", "bootc/s-1", "--dry-run", "--json") == 0
+    told = capsys.readouterr()
+    # only what the layer has: nothing is added
+    assert "overrides/rpm replaces kernel-1.0.1-1.noarch\n" in told.err
+    assert lab.locks("s-1.lock")["bootc/s-1", "x86_64"] == ["kernel-1.0-1.noarch"]
+    (folder / "kernel-1.0.1-1.noarch.rpm").write_text("no package")
+    assert lab.run("build", "bootc/s-1", "--dry-run") == 2
+    assert "is no package" in capsys.readouterr().err

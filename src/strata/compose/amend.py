@@ -155,7 +155,7 @@ def parse_with(texts: Iterable[str]) -> Amendment:
         if colon:
             swaps.append(make_swap(Path(name), "/" + path, WITH))
         elif text.endswith(".rpm"):
-            local.append(_local_package(Path(text)))
+            local.append(local_package(Path(text), WITH))
         else:
             raise UsageError(
                 f"--with {text} is neither FILE:/PATH nor a package file",
@@ -178,13 +178,14 @@ def make_swap(source: Path, path: str, of: str) -> Swap:
     return Swap(clean, source, sha256_file(source), of)
 
 
-def _local_package(source: Path) -> LocalPackage:
+def local_package(source: Path, of: str) -> LocalPackage:
+    """A package file of this machine. of: what it belongs to. Raises UsageError."""
     if not source.is_file():
-        raise UsageError(f"--with: {source} is no file")
+        raise UsageError(f"{of}: {source} is no file")
     form = "%{NAME}-%|EPOCH?{%{EPOCH}}:{0}|:%{VERSION}-%{RELEASE}.%{ARCH}"
     query = ["rpm", "-qp", "--nosignature", "--nodigest", "--qf", form, str(source.absolute())]
     text = run(query, error=lambda output: UsageError(f"{source} is no package: {output}")).stdout
-    return LocalPackage(NEVRA.parse(text), source, sha256_file(source), WITH)
+    return LocalPackage(NEVRA.parse(text), source, sha256_file(source), of)
 
 
 def _check_once(names: Sequence[str]) -> None:

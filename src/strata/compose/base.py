@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
+from strata.compose.amend import LABEL
 from strata.compose.baseimage import import_base
 from strata.compose.bootfiles import NOTHING, BootFiles, beside, read_boot_files
 from strata.compose.components import component_map
@@ -22,11 +23,12 @@ from strata.compose.contentmanifest import (
     write_content_manifest,
 )
 from strata.compose.context import BuildContext
-from strata.compose.definitions import Definition, load_definition, tool_inputs
+from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
 from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
-from strata.compose.locks import check_locked, lock_for
+from strata.compose.localoverrides import OF, ROOTFS, read_local_overrides
+from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.compose.variant import Variant, variant_of
@@ -113,6 +115,17 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     with context.workspace.scratch("solve") as scratch:
         root = context.packages_of(parent, scratch / "root") if parent else None
         lock = lock_for(context, target, definition, root, reporter)
+        local = read_local_overrides(context.project.path)
+        amendment = local.of_layer(lock.packages)
+        if amendment.local:
+            names = ", ".join(str(one.nevra) for one in amendment.local)
+            reporter.warn(f"{target}: {OF} replaces {names}")
+            definition = amended(definition, amendment, context.workspace)
+            lock = amended_lock(context, target, definition, lock, root, reporter)
+    if local.rootfs and target.kind == "coreos":
+        reporter.warn(f"{target}: {ROOTFS} is laid over the tree")
+        overlays = (*definition.overlays, (ROOTFS, local.rootfs))
+        definition = replace(definition, overlays=overlays)
     check_no_node_packages(
         [package.nevra for package in lock.packages],
         context.project.node_only,
@@ -124,6 +137,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         *definition.inputs(),
         *variant.inputs,
         *boot.inputs,
+        *amendment.inputs(),
         Input("lock", str(target), lock.identity()),
         *tool_inputs(),
     ]
@@ -261,6 +275,9 @@ def build_base(
         description=f"{called} {job.stream.version}",
         inputs=job.inputs,
     )
+    labels.update(job.definition.amendment.labels())
+    if any(name == ROOTFS for name, _ in job.definition.overlays):
+        labels.setdefault(LABEL, ROOTFS)
     with reporter.step("encapsulate") as step:
         prior = stored_manifest(workspace.layout, str(job.target), context.arch)
         plan = read_plan(Manifest.parse(workspace.layout.read(prior))) if prior else ()

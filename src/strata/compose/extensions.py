@@ -98,7 +98,7 @@ def prepare_extensions(context: BuildContext, target: Target, reporter: Reporter
         node.treefile,
         variables=image_variables(context, found.commit, node.stream),
         arch=context.arch,
-        store=context.workspace.store,
+        store=context.workspace.files,
         reporter=reporter,
         more_repos=file.repos_on(context.arch),
     )

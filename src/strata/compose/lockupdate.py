@@ -172,7 +172,7 @@ def definition_of(
         treefile,
         variables=variables,
         arch=context.arch,
-        store=context.workspace.store,
+        store=context.workspace.files,
         reporter=reporter,
     )
 
