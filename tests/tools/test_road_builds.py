@@ -52,7 +52,7 @@ def test_a_second_build_writes_nothing_and_says_what_it_compared(
     assert "2 treefiles" in done.stdout
 
 
-def test_both_releases_share_the_base_digest(built_store: Path) -> None:
+def test_r3_11_both_releases_share_the_base_digest(built_store: Path) -> None:
     records = [
         json.loads((built_store / f"records/node/{release}@sample-12.json").read_text())
         for release in ("4.19", "4.20")
@@ -245,6 +245,25 @@ def test_no_node_package_is_in_the_base(built_store: Path) -> None:
         names = {package.nevra.name for lock in locks.values() for package in lock.packages}
         assert len(names) > 20
         assert not names & {"containerd", "runc", "kubernetes-client", "openvswitch-switch"}
+
+
+def test_r3_2_r3_5_r3_6_a_node_image_has_its_packages_and_nothing_of_its_build(
+    built_store: Path, strata: Strata
+) -> None:
+    node = f"oci:{built_store}:node/4.19@sample-12"
+    listed = strata("image", "ls", node, "--json").stdout
+    files = json.loads(listed)["files"]
+    for command in ("kubectl", "containerd", "runc", "ovs-vsctl"):
+        assert f"/usr/bin/{command}" in files or f"/usr/sbin/{command}" in files
+    # no repository comes in from the build, no lock or backup file stays, /var is a machine's
+    assert not [path for path in files if path.startswith("/etc/yum.repos.d/")]
+    left = ("/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-")
+    assert not [path for path in left if path in files]
+    kinds = {file["type"] for path, file in files.items() if path.startswith("/var/")}
+    assert kinds <= {"dir"}
+    # what packages want there is told to tmpfiles.d
+    assert "/usr/lib/tmpfiles.d/openvswitch.conf" in files
+    assert "/usr/lib/tmpfiles.d/strata-var-node.conf" in files
 
 
 def test_a_changed_line_rebuilds_that_layer_and_names_the_input(

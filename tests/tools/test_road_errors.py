@@ -156,7 +156,7 @@ def test_r0_1_a_node_package_in_the_base_names_the_line_that_brought_it(
 _BOTH_REPOS = "  - sample-12-baseos\n  - sample-12-node-4.19\n"
 
 
-def test_r1_3_an_unknown_repository_fails_loudly(
+def test_r1_3_r1_7_an_unknown_repository_fails_loudly(
     definitions: Path, store: Path, strata: Strata
 ) -> None:
     path = definitions / "bootc/manifest.yaml"
@@ -254,7 +254,7 @@ def other_architecture(built_store: Path, into: Path) -> None:
     layout.tag("coreos", layout.add(Index((arm,)).to_bytes(), INDEX))
 
 
-def test_an_image_for_another_architecture_is_refused(
+def test_r3_11_an_image_for_another_architecture_is_refused(
     definitions: Path, built_store: Path, store: Path, tmp_path: Path, strata: Strata
 ) -> None:
     foreign = tmp_path / "foreign"

@@ -92,7 +92,9 @@ def test_a_lock_is_exact_explained_and_dated(base: RepoConfig, tmp_path: Path) -
     assert hashlib.sha256(path.read_bytes()).hexdigest() == lock.packages[0].sha256
 
 
-def test_virtual_provides_and_weak_dependencies(base: RepoConfig, tmp_path: Path) -> None:
+def test_r1_5_r1_14_virtual_provides_and_weak_dependencies(
+    base: RepoConfig, tmp_path: Path
+) -> None:
     assert names_of(locked([base], "virtual weak", tmp_path)) == ["lib", "weak"]
     with_weak = locked([base], "weak", tmp_path, wishes=Wishes(weak_deps=True))
     assert names_of(with_weak) == ["extra", "weak"]
@@ -111,7 +113,7 @@ def test_what_does_not_solve_says_why(base: RepoConfig, tmp_path: Path) -> None:
         locked([base], "broken", tmp_path)
 
 
-def test_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:
+def test_r1_15_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:
     with pytest.raises(PackageError):
         locked([base], "app", tmp_path, wishes=Wishes(exclude=("lib",)))
 
@@ -132,7 +134,9 @@ def installed(lock: Lock, repos: list[RepoConfig], root: Path, tmp_path: Path) -
     return root
 
 
-def test_an_install_leaves_packages_and_nothing_of_dnf(base: RepoConfig, tmp_path: Path) -> None:
+def test_r1_14_an_install_leaves_packages_and_nothing_of_dnf(
+    base: RepoConfig, tmp_path: Path
+) -> None:
     root = installed(locked([base], "app", tmp_path), [base], tmp_path / "root", tmp_path)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     assert files == [

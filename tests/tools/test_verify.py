@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Strata, leftovers, make_store
+from strata.core.clock import today
 from tinydist import TARGET, tiny_definitions
 
 pytestmark = pytest.mark.tools
@@ -178,3 +180,24 @@ def test_ctrl_c_in_the_second_build_leaves_nothing(store: Path, tmp_path: Path) 
     assert process.wait(timeout=60) == 130, "".join(seen)[-3000:]
     assert "interrupted; nothing is left running" in seen[-1]
     check_nothing_is_left(store)
+
+
+def test_extensions_and_a_hotfix_come_out_the_same_again(
+    definitions: Path, own_store: Path, strata: Strata
+) -> None:
+    """Base and node are verified by tests/tools/test_road_builds.py."""
+    later = today() + datetime.timedelta(days=30)
+    (definitions / "hotfix-kubectl").write_text("#!/bin/sh\necho fixed\n")
+    with open(definitions / "strata.toml", "a", encoding="utf-8") as stream:
+        stream.write(
+            '[[hotfix]]\nname = "case-0042"\ntarget = "node/4.19"\n'
+            'files = { "/usr/bin/kubectl" = "hotfix-kubectl" }\n'
+            f'expires = {later}\nreason = "customer case 42"\n'
+        )
+    common = ("-C", str(definitions), "--store", str(own_store), "--json")
+    targets = ("extensions/4.19", "hotfix/case-0042")
+    done = json.loads(strata(*common, "build", *targets, "--verify").stdout)
+    told = {row["target"]: row.get("verified") for row in done}
+    assert told["extensions/4.19@sample-12"]["equal"]
+    assert told["hotfix/case-0042"]["equal"]
+    check_nothing_is_left(own_store)

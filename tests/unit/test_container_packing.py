@@ -28,7 +28,7 @@ def fcos() -> list[Component]:
     ]
 
 
-def test_a_real_build_fills_64_bins_and_loses_nothing(fcos: list[Component]) -> None:
+def test_r2_17_a_real_build_fills_64_bins_and_loses_nothing(fcos: list[Component]) -> None:
     bins = pack(fcos, 64)
     assert len(bins) == 64
     packed = [item for chunk in bins for item in chunk]

@@ -83,6 +83,14 @@ BROKEN: dict[str, list[tuple[Build, str]]] = {
         (lambda t: t.folder("run/lock"), "/run is not empty: /run/lock"),
         (lambda t: t.folder("tmp/x"), "/tmp is not empty: /tmp/x"),
     ],
+    "enabled-repository": [  # R3.6, R3.17
+        (lambda t: t.add("etc/yum.repos.d/a.repo", b"[a]\nbaseurl=x\n"), "repository a of /etc"),
+        (
+            lambda t: t.add("etc/yum.repos.d/a.repo", b"[a]\nenabled=0\n[b]\nenabled = 1\n"),
+            "repository b of /etc",
+        ),
+        (lambda t: t.add("etc/yum.repos.d/a.repo", b"nonsense"), "is no .repo file"),
+    ],
     "state-folders": [
         (lambda t: t.add("var/x", b"1"), "/var/x is in the image, where only empty folders"),
     ],

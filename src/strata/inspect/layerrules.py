@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
 from collections import Counter
 from collections.abc import Iterator
 
 from strata.container.labels import METALAYER
+from strata.core.text import shown
 from strata.inspect.layers import node_packages
-from strata.inspect.lint import FATAL, Finding, Rule, Subject
+from strata.inspect.lint import FATAL, WARNING, Finding, Rule, Subject
 from strata.inspect.osrelease import PATH, PRODUCT, look, node_changes
 from strata.rpm.inventory import PKGLIST_PATH
 
 _OS_RELEASE = f"/{PATH}"
+_OFF = ("0", "false", "no", "off")
 # Links that systemd's own tmpfiles make, and that packages of the field ship.
 _LINKS = ("/var/run", "/var/lock", "/var/mail")
 
@@ -93,6 +96,27 @@ def _os_release(subject: Subject) -> Iterator[Finding]:
         yield Finding(f"a derived layer changes os-release: {change}", hint, _OS_RELEASE)
 
 
+def _repositories(subject: Subject) -> Iterator[Finding]:
+    for path in sorted(filter(_is_repo_file, subject.contents)):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read_string(subject.contents[path].decode("utf-8"))
+        except (configparser.Error, UnicodeDecodeError):
+            yield Finding(f"{path} is no .repo file", "dnf stops at it: take it out", path)
+            continue
+        for section in parser.sections():
+            if parser[section].get("enabled", "1").strip().lower() not in _OFF:
+                yield Finding(
+                    f"the repository {shown(section)} of {path} is enabled",
+                    "a machine without that network cannot override packages: enabled=0",
+                    path,
+                )
+
+
+def _is_repo_file(path: str) -> bool:
+    return path.startswith("/etc/yum.repos.d/") and path.endswith(".repo")
+
+
 RULES = (
     Rule(
         "base-node-package",
@@ -122,6 +146,14 @@ RULES = (
         "/var, /run and /tmp hold empty folders alone",
         "strata",
         _state_folders,
+    ),
+    Rule(
+        "enabled-repository",
+        WARNING,
+        "no repository is enabled: host overrides work without a network",
+        "strata, R3.6 and R3.17",
+        _repositories,
+        _is_repo_file,
     ),
     Rule(
         "node-os-release",
