@@ -211,6 +211,29 @@ def test_r3_13_a_hotfix_has_a_name_of_its_own_and_says_where_it_stands(lab: Lab)
     assert "there is no hotfix nope" in lab.build("hotfix/nope", status=2)
 
 
+def test_r3_14_a_replaced_kernel_is_the_only_one_and_has_its_own_initramfs(lab: Lab) -> None:
+    lock = LockFile.load(lab.store / "locks/bootc/sample-12.lock").locks[
+        "bootc/sample-12", "x86_64"
+    ]
+    old = next(one.nevra for one in lock.packages if one.nevra.name.startswith("linux-image-6"))
+    name = old.name
+    kernel = "/usr/lib/modules/99.0-test/vmlinuz"
+    provides = {f"{name} 99.0": f"Provides: {name} = {old.evr}"}  # the package that names it asks
+    make_repository(lab.folder / "mine", provides, files={name: kernel})
+    rpm = next((lab.folder / "mine").glob(f"noarch/{name}-*.rpm"))
+    before = lab.config(NODE).labels["ostree.linux"]
+    lab.build("node/4.19", "--with", str(rpm))
+    assert lab.config(NODE).labels["ostree.linux"] == "99.0-test" != before
+    listed = lab.strata("image", "ls", f"oci:{lab.store}:{NODE}", "/usr/lib/modules", "--json")
+    files = json.loads(listed.stdout)["files"]
+    assert {path.split("/")[4] for path in files if path.count("/") > 3} == {"99.0-test"}
+    assert files["/usr/lib/modules/99.0-test/initramfs.img"]["size"] > 1_000_000
+    assert "/boot/vmlinuz" not in files
+    # the import side takes the image for one system: a commit with one kernel
+    done = lab.strata("image", "lint", f"oci:{lab.store}:{NODE}", check=False)
+    assert "kernels" not in done.stdout
+
+
 def test_a_swapped_file_keeps_owner_and_mode(lab: Lab) -> None:
     mine = lab.folder / "shadow"
     mine.write_text("root:*::\n")

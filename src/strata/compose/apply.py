@@ -25,7 +25,7 @@ from pathlib import Path
 from strata.compose import osrelease
 from strata.compose.arrange import arrange, find_overlays
 from strata.compose.nodechecks import CPE, NAME, product_labels, write_labels
-from strata.compose.normalise import clean_node
+from strata.compose.normalise import clean_node, kernels, move_kernel
 from strata.compose.pyc import keep_pyc
 from strata.compose.shebang import interpreter
 from strata.compose.variant import node_variables
@@ -70,7 +70,7 @@ def apply(
     Raises DefinitionError, PackageError, ToolFailedError, TreeError.
     """
     release = osrelease.read(root, "the base image")
-    var = _Folders.below(root / "var")
+    var, kernel = _Folders.below(root / "var"), kernels(root)
     variables = node_variables(release, stream)
     arch = os.uname().machine
     flattened = flatten(folder / treefile, variables=variables, arch=arch, root=folder)
@@ -88,6 +88,12 @@ def apply(
         )
         kept.restore(root)
     osrelease.check_node(release, osrelease.read(root, treefile), flattened)
+    move_kernel(root)
+    if kernels(root) != kernel:
+        raise DefinitionError(
+            f"the packages replace the kernel {', '.join(kernel)} by {', '.join(kernels(root))}",
+            hint="the native engine makes the initramfs that it needs: leave --engine out",
+        )
     identity = str(variables["id"])
     write_labels(root, product_labels(arguments, identity, goarch(arch), source_date_epoch))
     clean_node(root, reporter)

@@ -229,6 +229,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             TARGET: str(job.target),
             STREAM_CLASS_LABEL: job.stream_class,
             **job.labels,
+            **made.labels,
             **amendment.labels(),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
         },

@@ -18,10 +18,12 @@ from strata.compose.definitions import Definition
 from strata.compose.install import populate
 from strata.compose.locks import check_locked
 from strata.compose.nodechecks import write_labels
-from strata.compose.normalise import clean_node, reopen, tree_path
+from strata.compose.nodekernel import settle_kernel
+from strata.compose.normalise import clean_node, find_kernel, kernels, reopen, tree_path
 from strata.compose.overlaymount import overlay_mount
 from strata.compose.pyc import keep_pyc
 from strata.container import derive
+from strata.container.labels import LINUX
 from strata.container.layers import Layer
 from strata.core.events import Reporter
 from strata.core.files import canonical_json, remove_tree
@@ -37,12 +39,15 @@ PKGLIST_TITLE = "package list"
 @dataclass(frozen=True)
 class NodeLayers:
     """What an engine made. packages: how many the image has in all. replaced: the sha256 of what
-    swapped paths had before. config: what it changes of the image's configuration."""
+    swapped paths had before. config: what it changes of the image's configuration. labels: those
+    that follow from what was made.
+    """
 
     layers: list[Layer]
     packages: int
     replaced: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_native(
@@ -70,6 +75,7 @@ def build_native(
             before = read_inventory(mount.merged)
             release = osrelease.read(mount.merged, "the base image")
             kept = keep_pyc(mount.merged, lower)
+            kernel = find_kernel(mount.merged) if kernels(mount.merged) else ""
             populate(
                 mount.merged,
                 definition,
@@ -82,6 +88,16 @@ def build_native(
             added = osrelease.read(mount.merged, str(target))
             osrelease.check_node(release, added, definition.treefile)
             write_labels(mount.merged, labels)
+            changed = {}
+            if kernel or kernels(mount.merged):
+                now = settle_kernel(
+                    mount.merged,
+                    kernel,
+                    read_inventory(mount.merged),
+                    source_date_epoch=epoch,
+                    reporter=reporter,
+                )
+                changed = {LINUX: now} if now != kernel else {}
             swaps = definition.amendment.swaps
             replaced = apply_swaps(mount.merged, swaps)
             restored = kept.restore(mount.merged)
@@ -109,7 +125,7 @@ def build_native(
             size = sum(layer.descriptor.size_bytes for layer in layers)
             step.progress(size, size)
             step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")
-    return NodeLayers(layers, len(inventory.packages), replaced)
+    return NodeLayers(layers, len(inventory.packages), replaced, labels=changed)
 
 
 @contextmanager

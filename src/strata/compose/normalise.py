@@ -112,7 +112,7 @@ def normalise(root: Path, *, tmpfiles_name: str) -> Normalised:
     """
     for name in ("etc", "usr", "var"):
         rooted.real_folder(root, name)
-    _move_kernel(root)
+    move_kernel(root)
     for name in LEFT_OVERS:
         rooted.remove(root, f"etc/{name}")
     for name in ("var/cache/ldconfig", "usr/lib/sysimage/rpm/.rpm.lock"):
@@ -163,13 +163,18 @@ def reopen(root: Path) -> None:
             rooted.resolve(root, inside).mkdir(parents=True, exist_ok=True)
 
 
-def find_kernel(root: Path) -> str:
-    """The version of the one kernel of a tree. Raises DefinitionError on none or several."""
-    found = [
+def kernels(root: Path) -> list[str]:
+    """The versions of all kernels of a tree, sorted."""
+    return [
         folder.name
         for folder in rooted.children(root, "usr/lib/modules")
         if rooted.resolve(root, f"usr/lib/modules/{folder.name}/vmlinuz").is_file()
     ]
+
+
+def find_kernel(root: Path) -> str:
+    """The version of the one kernel of a tree. Raises DefinitionError on none or several."""
+    found = kernels(root)
     if len(found) != 1:
         what = "no kernel" if not found else f"{len(found)} kernels ({', '.join(found)})"
         raise DefinitionError(
@@ -179,7 +184,8 @@ def find_kernel(root: Path) -> str:
     return found[0]
 
 
-def _move_kernel(root: Path) -> None:
+def move_kernel(root: Path) -> None:
+    """The kernel that packages put into /boot goes where an OSTree tree has it, with its files."""
     boot = rooted.resolve(root, "boot")
     for image in rooted.children(root, "boot"):
         if not image.name.startswith("vmlinuz-"):

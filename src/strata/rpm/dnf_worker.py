@@ -36,6 +36,8 @@ def make_base(task: dict[str, Any]) -> Any:
     conf.substitutions["basearch"] = task["arch"]
     conf.substitutions["releasever"] = "unset"
     conf.zchunk = False
+    # A tree has one kernel: another build of it takes its place, as of any package.
+    conf.installonlypkgs = []
     return base
 
 
