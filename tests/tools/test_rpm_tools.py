@@ -108,9 +108,10 @@ def test_all_missing_packages_are_named_with_their_lines(base: RepoConfig, tmp_p
     assert caught.value.hint == "looked in: base"
 
 
-def test_what_does_not_solve_says_why(base: RepoConfig, tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match="nothing provides nothing-has-this"):
-        locked([base], "broken", tmp_path)
+def test_what_does_not_solve_says_why_and_who_asked(base: RepoConfig, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="nothing provides nothing-has-this") as caught:
+        locked([base], "app broken", tmp_path)
+    assert caught.value.hint == "asked for: broken at m.yaml:2; looked in: base"
 
 
 def test_r1_15_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:

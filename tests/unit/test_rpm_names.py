@@ -15,6 +15,7 @@ from strata.rpm.header import Header, HeaderError
 from strata.rpm.inventory import package_of, read_database, read_inventory
 from strata.rpm.lock import Lock, LockedPackage, LockFile
 from strata.rpm.nevra import NEVRA
+from strata.rpm.problems import explain
 from strata.rpm.repofile import RepoConfig, parse_repo_file
 from strata.rpm.repostate import read_state
 from strata.rpm.solve import solve
@@ -170,3 +171,18 @@ def test_a_root_without_packages_or_with_an_old_database_says_so(tmp_path: Path)
     (tmp_path / "usr/lib/sysimage/rpm/rpmdb.sqlite").write_bytes(b"not sqlite, but long enough" * 9)
     with pytest.raises(PackageError, match=r"rpmdb\.sqlite is damaged"):
         read_inventory(tmp_path)
+
+
+def test_a_solvers_explanation_is_short_and_names_the_lines() -> None:
+    message = (
+        "\n Problem: package linux-image-6.1-6.1.176-1.x86_64 requires wireless, but none of the "
+        "providers can be installed\n  - package app-lib-1.0-1.noarch conflicts with app-1.0-1\n"
+        "  - package app-lib-1.0-1.noarch conflicts with app-1.0-1\n"
+        + "".join(f"  - reason {number}\n" for number in range(9))
+    )
+    requests = [("linux-image-6.1", "m.yaml:1"), ("app", "m.yaml:2"), ("app-lib", "m.yaml:3")]
+    text, asked = explain(message, requests)
+    assert text.startswith("Problem: package linux-image-6.1-6.1.176-1.x86_64 requires wireless")
+    assert text.count("app-lib") == 1
+    assert text.endswith("; reason 3; and 5 more reasons")
+    assert asked == ("linux-image-6.1 at m.yaml:1", "app-lib at m.yaml:3")

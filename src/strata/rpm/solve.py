@@ -18,6 +18,7 @@ from strata.rpm import dnf
 from strata.rpm.evict import in_use
 from strata.rpm.lock import Asked, Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
+from strata.rpm.problems import explain
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.repostate import RepoState, keep_states, read_states
 
@@ -115,7 +116,7 @@ def solve(
         ],
     }
     answer = _ask(task, described, arch, metadata_cache, below.root)
-    _raise_error(answer, repos)
+    _raise_error(answer, repos, requests)
     _check_indexes(answer["indexes"], every_state)
     keep_states(every, every_state, metadata_cache)
     generated = max((state.revision or 0 for state in states), default=0)
@@ -222,7 +223,9 @@ def _check_indexes(solved_with: dict[str, str], states: Sequence[RepoState]) -> 
             )
 
 
-def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None:
+def _raise_error(
+    answer: dict[str, object], repos: Sequence[RepoConfig], requests: Sequence[Request] = ()
+) -> None:
     kind = answer.get("error")
     names = ", ".join(repo.id for repo in repos)
     if kind == "not-found":
@@ -238,8 +241,14 @@ def _raise_error(answer: dict[str, object], repos: Sequence[RepoConfig]) -> None
             context={"source": first["source"], "package": first["text"]},
         )
     if kind == "unsolvable":
-        text = " ".join(str(answer["message"]).split())
-        raise PackageError(f"the packages do not go together: {text}", hint=f"looked in: {names}")
+        places = [(item.text, item.source) for item in requests]
+        text, asked_for = explain(str(answer["message"]), places)
+        by = f"asked for: {', '.join(asked_for)}; " if asked_for else ""
+        raise PackageError(
+            f"the packages do not go together: {text}",
+            hint=f"{by}looked in: {names}",
+            context={"output": str(answer["message"])},
+        )
     if kind == "repository" and offline():
         raise OfflineError(
             f"dnf has not all of the repositories' indexes: {answer['message']}", hint=HINT
