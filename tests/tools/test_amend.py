@@ -160,6 +160,8 @@ def test_r3_12_an_override_is_named_has_a_debt_and_becomes_redundant(lab: Lab) -
     (debt,) = debts
     assert (debt["package"], debt["reason"], debt["state"]) == ("jq-99.0-1", "BUG-1", "ahead")
     assert debt["base"].startswith("1.6-")
+    listed = lab.strata("-C", str(lab.definitions), "--store", str(lab.store), "ls").stdout
+    assert f"{NODE}: jq-99.0-1 is ahead of the base's 1.6-" in listed
     path = lab.definitions / "strata.toml"
     path.write_text(path.read_text().replace("jq-99.0-1", "jq-1.0-1"))
     said = lab.build("node/4.19")
@@ -192,6 +194,9 @@ def test_r3_13_a_hotfix_has_a_name_of_its_own_and_says_where_it_stands(lab: Lab)
     labels = lab.config("hotfix/case-0042").labels
     assert labels["strata.hotfix"] == "case-0042"
     assert labels["org.opencontainers.image.title"] == "hotfix/case-0042"
+    listed = lab.strata("-C", str(lab.definitions), "--store", str(lab.store), "ls").stdout
+    line = f"hotfix/case-0042 of {NODE} expires on {later}: customer case 42\n"
+    assert line in listed
     # nothing changed: nothing is built
     assert "up to date" in lab.build("hotfix/case-0042", "--log", "plain")
     # what it replaces changed

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import sys
 from dataclasses import asdict
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table
 from strata.compose.context import BuildContext
-from strata.compose.overview import Row, rows_of
+from strata.compose.overview import Row, hotfixes_of, rows_of
 from strata.compose.workspace import Workspace
 from strata.core.errors import UsageError
+from strata.core.text import shown
 from strata.treefile.project import load_project
 
 DESCRIPTION = """\
 List the targets of strata.toml: each stream's layers, and the releases that
 stand on them. What the store has of a target is shown as it is; whether it is up
-to date, `strata build --dry-run` says.
+to date, `strata build --dry-run` says. Below stand what is ahead of a base, by how
+much, and the hotfixes.
 
   strata ls
   strata ls 'node/*' --json
@@ -35,7 +38,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """List them."""
     project = load_project(context.definitions)
-    rows = rows_of(BuildContext(project, Workspace(context.store), context.arch, context.jobs))
+    building = BuildContext(project, Workspace(context.store), context.arch, context.jobs)
+    rows = rows_of(building)
     wanted = [row for row in rows if fnmatch.fnmatchcase(row.target, arguments.pattern)]
     if not wanted:
         raise UsageError(
@@ -48,6 +52,10 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         return 0
     columns = ["target", "stands on", "version in the store", "digest", "", "shares its base with"]
     print_table("", columns, [_shown(row) for row in wanted])
+    for row in wanted:
+        sys.stdout.writelines(f"{row.target}: {shown(debt)}\n" for debt in row.debts)
+    for hotfix in hotfixes_of(building) if arguments.pattern == "*" else ():
+        sys.stdout.write(f"{shown(hotfix)}\n")
     return 0
 
 

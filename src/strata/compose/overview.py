@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from strata.compose.amend import Debt
 from strata.compose.context import BuildContext
+from strata.core.clock import today
 from strata.treefile.target import Target
 
 
@@ -12,7 +14,9 @@ from strata.treefile.target import Target
 class Row:
     """A target. base: what it stands on, a target or an image; shares: other node targets of the
     same base. version, digest: of the store's image, empty when there is none. base_digest: of the
-    base it was built on. behind: the base in the store is another by now."""
+    base it was built on. behind: the base in the store is another by now. debts: how far its
+    overrides were ahead of the base when it was built.
+    """
 
     target: str
     base: str
@@ -23,6 +27,7 @@ class Row:
     digest: str
     base_digest: str
     behind: bool
+    debts: tuple[str, ...] = ()
 
 
 def rows_of(context: BuildContext) -> list[Row]:
@@ -47,6 +52,7 @@ def rows_of(context: BuildContext) -> list[Row]:
                 digest=str(outputs.get("manifest", "")),
                 base_digest=on,
                 behind=bool(on and now and on != now),
+                debts=_debts(outputs.get("overrides")),
             )
         )
     return rows
@@ -68,6 +74,26 @@ def _base(context: BuildContext, target: Target, targets: tuple[Target, ...]) ->
     bootc = context.project.stream(target.name).bootc
     below = Target("bootc", target.name)
     return str(below) if below in targets else (bootc.image if bootc else "")
+
+
+def _debts(overrides: object) -> tuple[str, ...]:
+    """The debts of a build record's outputs, as words."""
+    rows = overrides if isinstance(overrides, list) else []
+    return tuple(
+        str(Debt(row["package"], row["base"], row["reason"], row["state"])) for row in rows
+    )
+
+
+def hotfixes_of(context: BuildContext) -> list[str]:
+    """The hotfixes of the definitions, as words: of what, until when, why, and whether it is too
+    late."""
+    found = []
+    for hotfix in context.project.hotfixes:
+        late = "expired" if today() >= hotfix.expires else "expires"
+        found.append(
+            f"hotfix/{hotfix.name} of {hotfix.target} {late} on {hotfix.expires}: {hotfix.reason}"
+        )
+    return found
 
 
 def _digest(context: BuildContext, base: str, targets: tuple[Target, ...]) -> str:
