@@ -121,6 +121,7 @@ def test_a_package_of_the_base_or_the_node_is_swapped_by_hand(lab: Lab) -> None:
         ("nope:/usr/bin/x", "nope is no file"),
         ("FILE:/var/lib/x", "nothing can be put at /var/lib/x"),
         ("FILE:/usr/../etc/x", "nothing can be put at /usr/../etc/x"),
+        ("FILE:/usr/etc/x", "nothing can be put at /usr/etc/x"),
         ("FILE.rpm", "is no package"),
     ],
 )
@@ -143,6 +144,16 @@ def test_a_folder_in_the_way_leaves_the_image_as_it_was(lab: Lab) -> None:
     assert "name node/ targets only" in lab.build(
         "coreos/sample-12", "--with", f"{mine}:/usr/bin/x", status=2
     )
+
+
+@pytest.mark.parametrize("path", ["/usr/local/bin/x", "/etc/hostname"])
+def test_what_no_layer_ships_is_not_swapped(lab: Lab, path: str) -> None:
+    mine = lab.folder / "x"
+    mine.write_text("x")
+    before = lab.outputs(NODE)
+    said = lab.build("node/4.19", "--with", f"{mine}:{path}", status=15)
+    assert "which no layer ships" in said
+    assert lab.outputs(NODE) == before
 
 
 def test_r3_12_an_override_is_named_has_a_debt_and_becomes_redundant(lab: Lab) -> None:

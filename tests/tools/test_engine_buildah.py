@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Strata, leftovers
+from conftest import SAMPLE, Strata, leftovers
+from strata.compose.buildah import context_digest
 from strata.oci.compression import decompress
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
@@ -104,6 +105,20 @@ def test_what_buildah_cannot_do_is_said(
     assert done.returncode == 2
 
 
+def test_what_a_step_reads_of_its_context_is_an_input(
+    own_store: Path, definitions: Path, strata: Strata
+) -> None:
+    where = ("-C", str(definitions), "--store", str(own_store), "--json")
+    command = (*where, "build", "node/4.19", "--engine", "buildah", "--dry-run")
+    before = json.loads(strata(*command).stdout)[-1]["changes"]
+    (definitions / "node/extra.conf").write_text("x\n")
+    after = json.loads(strata(*command).stdout)[-1]
+    assert "overlay context of the Containerfile is new" in before
+    compared = {item.split(" (")[0] for item in after["compared"]}
+    assert "overlay context of the Containerfile" in compared
+    assert context_digest(definitions, own_store) != context_digest(SAMPLE, own_store)
+
+
 def test_a_context_for_a_ci_has_the_locked_packages_and_the_tool(
     own_store: Path, definitions: Path, strata: Strata, tmp_path: Path
 ) -> None:
@@ -115,6 +130,11 @@ def test_a_context_for_a_ci_has_the_locked_packages_and_the_tool(
     locked = {item["nevra"] for item in lock["targets"][NODE]["x86_64"]["packages"]}
     assert {path.name.removesuffix(".rpm") for path in (folder / "packages").iterdir()} == locked
     assert (folder / "strata-apply.pyz").stat().st_mode & 0o111
+    swap = ("--with", f"{definitions}/strata.toml:/usr/bin/x")
+    other = ("build", "node/4.19", "--context", str(tmp_path / "two"))
+    refused = strata(*where, *other, *swap, check=False)
+    assert refused.returncode == 2
+    assert "swaps files" in refused.stderr
     again = strata(*where, "build", "node/4.19", "--context", str(folder), check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr

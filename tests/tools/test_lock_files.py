@@ -133,6 +133,28 @@ def test_a_check_tells_what_is_asked_gone_changed_and_newer(
     assert not found["coreos/s-1", "newer"]["fault"]
 
 
+def test_a_check_tells_what_no_longer_goes_with_the_layer_below(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.run("lock", "update")
+    make_repository(lab.folder / "os/x86_64", {"helper 2.0": ""}, 1_700_000_100)
+    lab.write("coreos.yaml", "repos: [os]\npackages: [app, helper]\n")
+    assert lab.run("lock", "update", "coreos/s-1", "--arch", "x86_64") == 0
+    capsys.readouterr()
+    assert lab.run("lock", "check", "node/1", "--arch", "x86_64") == 1
+    below = "helper-1.0-1.noarch is locked, the layer below has helper-2.0-1.noarch"
+    assert f"fault  node/1@s-1 x86_64: {below}\n" in capsys.readouterr().out
+
+
+def test_no_lock_leads_out_of_the_cache(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.run("lock", "update")
+    path = lab.definitions / "locks/s-1.lock"
+    path.write_text(path.read_text().replace('"kernel-1.0', '"../../x/kernel-1.0'))
+    capsys.readouterr()
+    assert lab.run("build", "bootc/s-1", "--dry-run") == 3
+    assert "is not a lock: " in capsys.readouterr().err
+
+
 def test_a_build_obeys_the_lock_and_refuses_one_that_no_longer_matches(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:

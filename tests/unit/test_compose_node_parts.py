@@ -162,6 +162,19 @@ def test_r3_3_compiled_python_of_the_base_stays_as_it_is(tmp_path: Path) -> None
     assert os.stat(cache / "changed.cpython-311.pyc").st_mode & 0o777 == 0o600
 
 
+def test_r3_3_a_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    root, host = tmp_path / "root", tmp_path / "host"
+    for folder in (root / "usr/lib/py", host):
+        (folder / "__pycache__").mkdir(parents=True)
+        (folder / "a.py").write_text("pass\n")
+        (folder / "__pycache__/a.cpython-311.pyc").write_text(folder.name)
+    before = keep_pyc(root, tmp_path / "aside")
+    (root / "usr/lib/py").rename(root / "usr/lib/was")
+    (root / "usr/lib/py").symlink_to(host)
+    before.restore(root)
+    assert (host / "__pycache__/a.cpython-311.pyc").read_text() == "host"
+
+
 def test_r3_12_an_override_is_ahead_or_redundant() -> None:
     base = [NEVRA.parse("crun-1.8.1-1.x86_64"), NEVRA.parse("jq-1.6-1.x86_64")]
     texts = ("crun-1.9-1", "jq-1.6-1", "new-2:1-1")

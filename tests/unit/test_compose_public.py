@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strata.cli.main import main
-from strata.compose.public import Need, all_targets, needs
+from strata.compose.public import Need, needs
 from strata.treefile.project import load_project
 from strata.treefile.public import Public, is_prefix
 
@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 def of(folder: Path) -> list[Need]:
     project = load_project(folder)
-    return list(needs(project, all_targets(project), folder / "store"))
+    return list(needs(project, project.targets(), folder / "store"))
 
 
 def test_r3_16_all_that_is_not_public_is_listed_with_its_line(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from strata.cli.context import Context, print_json
-from strata.compose.public import IMAGE, REPOSITORY, SECRET, SYSTEM, all_targets, needs
+from strata.compose.public import IMAGE, REPOSITORY, SECRET, SYSTEM, needs
 from strata.core.text import shown
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
@@ -23,7 +23,7 @@ NOUNS = (
 def show_needs(context: Context, targets: Sequence[Target]) -> int:
     """Print what is not public of targets (of all, when none is named); 1 when there is any."""
     project = load_project(context.definitions)
-    found = needs(project, targets or all_targets(project), context.store)
+    found = needs(project, targets or project.targets(), context.store)
     if context.as_json:
         print_json([need.to_json() for need in found])
     else:

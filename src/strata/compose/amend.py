@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strata.compose.normalise import LEFT_OVERS
 from strata.compose.workspace import Workspace
 from strata.core import rooted
 from strata.core.errors import DefinitionError, DigestError, TreeError, UsageError
@@ -31,19 +32,22 @@ REPOSITORY = "strata-with"
 AHEAD, REDUNDANT = "ahead", "redundant"
 # What a layer may change: the rest of a tree is a machine's own, or empty.
 _SHIPPED = ("/usr/", "/etc/")
+_CLEANED = tuple(f"/etc/{name}" for name in LEFT_OVERS)
 
 
 @dataclass(frozen=True)
 class Swap:
     """A file put in the place of another, or where none was. path: in the container.
 
-    of: what it belongs to, as `--with` or a hotfix's name.
+    executable: its source is, which counts where nothing was. of: what it belongs to, as `--with`
+    or a hotfix's name.
     """
 
     path: str
     source: Path
     sha256: str
     of: str
+    executable: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,14 @@ class Amendment:
     ahead: tuple[Ahead, ...] = ()
     debts: tuple[Debt, ...] = ()
 
+    def without_doubles(self) -> Amendment:
+        """With one build of each package: a local one before those ahead, a later one of those
+        (a hotfix's) before an earlier (an override's)."""
+        local = {one.nevra.name for one in self.local}
+        last = {one.nevra.name: one for one in self.ahead}
+        ahead = tuple(one for one in last.values() if one.nevra.name not in local)
+        return replace(self, ahead=ahead)
+
     @property
     def requests(self) -> tuple[Request, ...]:
         """What is asked of the solver beside the treefile's packages."""
@@ -119,8 +131,16 @@ class Amendment:
     def inputs(self) -> tuple[Input, ...]:
         """What was taken from this machine, digested."""
         return (
-            *(Input("with", one.path, f"sha256:{one.sha256}") for one in self.swaps),
-            *(Input("with", str(one.nevra), f"sha256:{one.sha256}") for one in self.local),
+            *(
+                Input(
+                    "with", one.path, _digest([one.sha256, one.executable, one.source.name, one.of])
+                )
+                for one in self.swaps
+            ),
+            *(
+                Input("with", str(one.nevra), _digest([one.sha256, one.source.name, one.of]))
+                for one in self.local
+            ),
         )
 
     def provenance(self) -> list[dict[str, str]]:
@@ -138,12 +158,16 @@ class Amendment:
             }
             for one in self.local
         ]
-        return files + packages
+        return sorted(files + packages, key=lambda row: (row.get("path", ""), row["file"]))
 
     def labels(self) -> Mapping[str, str]:
         """The label that says so; none for a build of its definitions alone."""
         found = self.provenance()
         return {LABEL: canonical_json(found).decode()} if found else {}
+
+
+def _digest(value: object) -> str:
+    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def parse_with(texts: Iterable[str]) -> Amendment:
@@ -168,14 +192,20 @@ def parse_with(texts: Iterable[str]) -> Amendment:
 def make_swap(source: Path, path: str, of: str) -> Swap:
     """A file for a path of the tree. Raises UsageError when either is not what it has to be."""
     clean = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
-    if ".." in clean.split("/") or not clean.startswith(_SHIPPED) or clean.startswith("/usr/etc/"):
+    if (
+        "\0" in path
+        or ".." in clean.split("/")
+        or not clean.startswith(_SHIPPED)
+        or clean.startswith("/usr/etc/")
+    ):
         raise UsageError(
             f"{of}: nothing can be put at {path}",
             hint="a node layer changes /usr and /etc; give the path as the machine has it",
         )
     if not source.is_file():
         raise UsageError(f"{of}: {source} is no file")
-    return Swap(clean, source, sha256_file(source), of)
+    executable = bool(source.stat().st_mode & 0o111)
+    return Swap(clean, source, sha256_file(source), of, executable)
 
 
 def local_package(source: Path, of: str) -> LocalPackage:
@@ -241,7 +271,10 @@ def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> Rep
             fresh = scratch / "repository"
             fresh.mkdir()
             for one in local:
-                shutil.copyfile(one.source, fresh / f"{one.nevra}.rpm")
+                copy = fresh / f"{one.nevra}.rpm"
+                shutil.copyfile(one.source, copy)
+                if sha256_file(copy) != one.sha256:
+                    raise DigestError(f"{one.source} changed while it was read")
             index = ["createrepo_c", "--quiet", "--no-database", "--checksum", "sha256"]
             run([*index, "--revision", "0", "--set-timestamp-to-revision", str(fresh)])
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -259,10 +292,18 @@ def apply_swaps(root: Path, swaps: Sequence[Swap]) -> dict[str, str]:
     before = {}
     for swap in swaps:
         target = rooted.resolve(root, swap.path.lstrip("/"))
+        where = f"/{target.relative_to(root)}"
+        if not where.startswith(_SHIPPED) or where in _CLEANED:
+            raise TreeError(
+                f"{swap.path} is {where} of the tree, which no layer ships",
+                hint="put it below /usr, but not in /usr/local, or in /etc",
+            )
+        above = next(one for one in target.parents if one.exists())
+        if not above.is_dir():
+            raise TreeError(f"{swap.path}: {above.relative_to(root)} of the tree is a file")
         if target.is_dir():
             raise TreeError(f"{swap.path} is a folder of the tree; {swap.of} has a file for it")
         before[swap.path] = sha256_file(target) if target.is_file() else ""
-        executable = swap.source.stat().st_mode & 0o111
         status = target.stat() if target.is_file() else None
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -271,5 +312,5 @@ def apply_swaps(root: Path, swaps: Sequence[Swap]) -> dict[str, str]:
             raise DigestError(f"{swap.source} changed while the build ran")
         if status:
             shutil.chown(target, status.st_uid, status.st_gid)
-        target.chmod(status.st_mode & 0o7777 if status else (0o755 if executable else 0o644))
+        target.chmod(status.st_mode & 0o7777 if status else (0o755 if swap.executable else 0o644))
     return before

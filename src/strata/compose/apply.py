@@ -5,8 +5,8 @@
 
 It does what the native engine does, by the same code, where the base image is the root: installs
 the packages it was given by the image's own rpm, puts the treefile's files in, runs its scripts
-without a network and with an empty /var, cleans up. It needs Python 3.11 in the base image, and
-nothing else of strata.
+with an empty /var, cleans up. That there is no network is for whoever runs the container. It needs
+Python 3.11 in the base image, and nothing else of strata.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path
 import ruamel.yaml
 
 import strata
+from strata.compose.definitions import ROOMS
 from strata.core.files import atomic_write
 
-ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "inspect", "compose")
 _ENTRY = b"import sys\nfrom strata.compose.apply import main\nsys.exit(main())\n"
 _TIME = (1980, 1, 1, 0, 0, 0)
 

@@ -40,6 +40,7 @@ from strata.core import rooted
 from strata.core.clock import date8, source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
+from strata.core.files import canonical_json
 from strata.core.record import BuildRecord, Input
 from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
@@ -275,9 +276,8 @@ def build_base(
         description=f"{called} {job.stream.version}",
         inputs=job.inputs,
     )
-    labels.update(job.definition.amendment.labels())
-    if any(name == ROOTFS for name, _ in job.definition.overlays):
-        labels.setdefault(LABEL, ROOTFS)
+    swapped = _swapped(context, job)
+    labels.update({LABEL: canonical_json(swapped).decode()} if swapped else {})
     with reporter.step("encapsulate") as step:
         prior = stored_manifest(workspace.layout, str(job.target), context.arch)
         plan = read_plan(Manifest.parse(workspace.layout.read(prior))) if prior else ()
@@ -302,7 +302,18 @@ def build_base(
         "packages": len(inventory.packages),
         "epoch": job.epoch,
         "prior": prior_of(context.record(job.target), prior, manifest),
+        **({"with": swapped} if swapped else {}),
     }
+
+
+def _swapped(context: BuildContext, job: BaseJob) -> list[dict[str, str]]:
+    """What is in the tree beside the definitions, the layer below's too: no official image."""
+    found = list(job.definition.amendment.provenance())
+    if any(name == ROOTFS for name, _ in job.definition.overlays):
+        found.append({"path": "/", "file": ROOTFS, "sha256": "", "of": ROOTFS})
+    below = context.record(Target("bootc", job.target.name)) if job.parent else None
+    given = below.outputs.get("with") if below and job.target.kind == "coreos" else None
+    return found + (given if isinstance(given, list) else [])
 
 
 def _finish_tree(

@@ -13,6 +13,7 @@ from strata.container.importer import import_image
 from strata.container.labels import VERSION
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
+from strata.core.rooted import MAX_TEXT_BYTES
 from strata.inspect.osrelease import PATH
 from strata.oci.digest import Digest
 from strata.oci.reference import ImageReference
@@ -70,4 +71,8 @@ def image_variables(context: BuildContext, commit: str, stream: str) -> dict[str
     if not isinstance(checksum, str):
         raise DefinitionError(f"the base image has no /{PATH}")
     with repo.open_content(checksum) as content:
-        return node_variables(content.read().decode("utf-8"), stream)
+        data = content.read(MAX_TEXT_BYTES)
+    try:
+        return node_variables(data.decode("utf-8"), stream)
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"the base image's /{PATH} is not UTF-8: {error}") from error

@@ -11,7 +11,7 @@ from strata.compose.again import verify_again
 from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
 from strata.compose.buildah import write_context
-from strata.compose.context import BuildContext
+from strata.compose.context import BUILDAH, BuildContext
 from strata.compose.extensions import prepare_extensions
 from strata.compose.fetch import at_hand
 from strata.compose.graph import build_order
@@ -112,7 +112,7 @@ def prepare_context(
 ) -> ImageReference:
     """Write what a node layer's Containerfile needs to a new folder; returns its base image.
 
-    What the node stands on is built. Raises any StrataError; the folder is whole or not there.
+    What the node stands on is built. Raises any StrataError.
     """
     if target.kind not in ON_A_BASE:
         raise UsageError(f"{target} has no Containerfile", hint="node/ targets have")
@@ -131,7 +131,8 @@ def prepare_context(
             reporter=reporter,
         )
     with context.workspace.locked(), context.workspace.scratch("context") as scratch:
-        job = prepare_node(context, target, base, given, reporter)
+        # What a Containerfile cannot do is told here too.
+        job = prepare_node(replace(context, engine=BUILDAH), target, base, given, reporter)
         fresh = scratch / "context"
         write_context(fresh, job.lock, job.definition.repos, context.workspace)
         folder.parent.mkdir(parents=True, exist_ok=True)

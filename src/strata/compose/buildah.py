@@ -8,7 +8,10 @@ not depend on its version.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from strata.compose.workspace import Workspace
 from strata.container.layers import write_layer
 from strata.core.errors import DefinitionError, ImageError
 from strata.core.events import Reporter
-from strata.core.files import mounts_under, remove_tree
+from strata.core.files import mounts_under, remove_tree, sha256_file
 from strata.core.process import run
 from strata.core.streams import Readable
 from strata.inspect.packages import MAX_PKGLIST_BYTES, parse_pkglist
@@ -66,8 +69,26 @@ def write_context(
     packages.mkdir(parents=True)
     with in_use(workspace.packages):
         for path in PackageCache(workspace.packages).fetch(lock, repos).values():
-            os.link(path, packages / path.name)
+            shutil.copyfile(path, packages / path.name)
     build_apply(context / "strata-apply.pyz")
+
+
+def context_digest(folder: Path, store: Path) -> str:
+    """`sha256:…` of all that a Containerfile's steps can read of the definitions: names, modes,
+    targets of links, bytes. Not of .git, nor of a store that is inside."""
+    total = hashlib.sha256()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name != ".git" and Path(parent, name).resolve() != store.resolve()
+        )
+        for name in sorted(names):
+            path = Path(parent, name)
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            what = f"-> {os.readlink(path)}" if path.is_symlink() else sha256_file(path)
+            total.update(f"{path.relative_to(folder)}\0{mode:o}\0{what}\n".encode())
+    return f"sha256:{total.hexdigest()}"
 
 
 def build_containerfile(
@@ -121,8 +142,10 @@ def _build(
         "IMAGE_FROM": base,
         "SOURCE_DATE_EPOCH": str(source_date_epoch),
     }
-    # Isolated by chroot, as it runs inside of containers too; so all of it is without a network.
-    argv = ["unshare", "--net", "buildah", "--storage-driver=overlay", f"--root={storage}/graph"]
+    # Isolated by chroot, as it runs inside of containers too; so all of it is without a network,
+    # and sees no process but its own.
+    alone = ("--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+    argv = ["unshare", *alone, "buildah", "--storage-driver=overlay", f"--root={storage}/graph"]
     argv += [f"--runroot={storage}/run", "build", "--isolation=chroot"]
     argv += ["--layers", "--pull-never", f"--timestamp={source_date_epoch}"]
     argv += ["--no-hosts", "--dns=none", f"--build-context=strata={context}"]
@@ -180,7 +203,7 @@ def _take_over(layout: Layout, result: Layout, base: ImageReference, tree: Tree)
     with result.open_blob(made.layers[-1].digest) as stream:
         packages = _package_list(stream)
     labels = {key: value for key, value in config.labels.items() if key != _BUILDAH_LABEL}
-    return NodeLayers(layers, len(packages), config={**config.config, "Labels": labels})
+    return NodeLayers(layers, packages, config={**config.config, "Labels": labels})
 
 
 def _copy_entries(source: TarReader, base: Tree, tar: TarWriter) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core import rooted
-from strata.core.errors import DefinitionError
+from strata.core.errors import DefinitionError, TreeError
 from strata.core.files import pretty_json
 from strata.treefile.sources import Sources
 from strata.treefile.treefile import plain
@@ -90,8 +90,12 @@ def write_content_manifest(
     sets, missing = sets_of(names, repos, arch)
     try:
         below = json.loads(rooted.read_text(root, WHERE))["content_sets"]
+        if not isinstance(below, list) or not all(isinstance(name, str) for name in below):
+            raise ValueError("content_sets is no list of texts")
     except FileNotFoundError:
         below = []
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TreeError(f"/{WHERE} of the layer below is no content manifest: {error!r}") from error
     rooted.write_text(
         root, WHERE, pretty_json(content_manifest([*dict.fromkeys([*below, *sets])])).decode()
     )

@@ -34,7 +34,7 @@ from strata.treefile.treefile import Flattened, Sourced, flatten
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
 _OF_ACCESS = ("name", "source", "gpgkeys", "credentials")
-ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "compose")
+ROOMS = ("core", "oci", "ostree", "container", "rpm", "treefile", "inspect", "compose")
 
 
 @dataclass(frozen=True)

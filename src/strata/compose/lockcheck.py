@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from strata.compose.context import BuildContext
-from strata.compose.locks import kept_lock
+from strata.compose.locks import clashes, kept_lock
 from strata.compose.lockupdate import (
     arches_of,
     definition_of,
@@ -23,7 +23,7 @@ from strata.rpm.solve import find_builds
 from strata.treefile.target import Target
 
 # What a finding is about; `newer` alone is no fault.
-ASKED, GONE, CHANGED, LATE, NEWER = "asked", "gone", "changed", "late", "newer"
+ASKED, BELOW, GONE, CHANGED, LATE, NEWER = "asked", "below", "gone", "changed", "late", "newer"
 
 
 @dataclass(frozen=True, order=True)
@@ -73,6 +73,7 @@ def check_locks(
                 context.workspace.scratch("lock") as scratch,
             ):
                 on = foundation_of(of_arch, target, known, scratch / "root", reporter)
+                below = on.nevras
                 plain = definition_of(of_arch, target, on.variables, reporter)
                 definition = with_overrides(context, target, plain, on)
                 builds = find_builds(
@@ -82,6 +83,10 @@ def check_locks(
                     arch=arch,
                     metadata_cache=context.workspace.metadata,
                 )
+            findings += [
+                Finding(str(target), arch, BELOW, text)
+                for text in clashes(locks[arch], below, definition.amendment.names)
+            ]
             words = locks[arch].asked.changes(definition.asked())
             findings += [Finding(str(target), arch, ASKED, text) for text in words]
             findings += [

@@ -132,9 +132,15 @@ def export(
 
     Raises UsageError (a manifest lock is of one architecture), DefinitionError.
     """
+    every = {arch for of_target in locks.values() for arch in of_target}
+    for target, of_target in locks.items():
+        if set(of_target) != every or not of_target:
+            raise UsageError(
+                f"{target} is not locked for {', '.join(sorted(every - set(of_target))) or 'any'}",
+                hint="choose architectures that all are locked for with --arch",
+            )
     merged = {
-        arch: _together([of_target[arch] for of_target in locks.values()])
-        for arch in sorted(set.intersection(*(set(of_target) for of_target in locks.values())))
+        arch: _together([of_target[arch] for of_target in locks.values()]) for arch in sorted(every)
     }
     if form == FCOS:
         if len(merged) != 1:

@@ -113,12 +113,7 @@ def _on(
     lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str, replaced: Sequence[str]
 ) -> Lock:
     """A kept lock without what the layer below has by now. Raises DefinitionError."""
-    there = {nevra.name: nevra for nevra in below if nevra.name not in replaced}
-    wrong = [
-        f"{package.nevra} is locked, the layer below has {there[package.nevra.name]}"
-        for package in lock.packages
-        if package.nevra not in below and package.nevra.name in there
-    ]
+    wrong = clashes(lock, below, replaced)
     if wrong:
         raise DefinitionError(
             f"{file} does not go with what {target} stands on: {_shortened(wrong)}",
@@ -126,6 +121,19 @@ def _on(
             context={"file": file},
         )
     return replace(lock, packages=tuple(one for one in lock.packages if one.nevra not in below))
+
+
+def clashes(lock: Lock, below: Sequence[NEVRA], replaced: Sequence[str]) -> list[str]:
+    """Packages that are locked in one build, while the layer below has another, as words.
+
+    replaced: names that may.
+    """
+    there = {nevra.name: nevra for nevra in below if nevra.name not in replaced}
+    return [
+        f"{package.nevra} is locked, the layer below has {there[package.nevra.name]}"
+        for package in lock.packages
+        if package.nevra not in below and package.nevra.name in there
+    ]
 
 
 def check_locked(

@@ -51,7 +51,7 @@ def locked_targets(context: BuildContext, targets: Sequence[Target]) -> list[Tar
     project = context.project
     wanted = [project.canonical(target) for target in targets]
     for target in wanted:
-        if target.kind not in ("bootc", "coreos", "node") or not project.lock_of(target):
+        if not project.lock_of(target):
             raise UsageError(
                 f"strata.toml names no lock file for {target}",
                 hint='add lock = "locks/NAME.lock" to its table',
@@ -157,6 +157,13 @@ class Foundation:
     below: Below
     variables: Mapping[str, Variable]
 
+    @property
+    def nevras(self) -> tuple[NEVRA, ...]:
+        """The packages of the layers below."""
+        if self.below.root is not None:
+            return read_inventory(self.below.root).nevras()
+        return self.below.locked
+
 
 def definition_of(
     context: BuildContext, target: Target, variables: Mapping[str, Variable], reporter: Reporter
@@ -181,8 +188,7 @@ def with_overrides(
     context: BuildContext, target: Target, definition: Definition, on: Foundation
 ) -> Definition:
     """A definition with strata.toml's overrides that are not redundant on its foundation."""
-    below = on.below.locked or (read_inventory(on.below.root).nevras() if on.below.root else ())
-    ahead, _ = weigh(overrides_of(context.project, target), below)
+    ahead, _ = weigh(overrides_of(context.project, target), on.nevras)
     return amended(definition, Amendment(ahead=ahead), context.workspace)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from strata.compose.amend import WITH, Amendment, Debt, overrides_of, weigh
 from strata.compose.baseimage import Base, image_variables, resolve_base
-from strata.compose.buildah import Recipe, build_containerfile, write_context
+from strata.compose.buildah import Recipe, build_containerfile, context_digest, write_context
 from strata.compose.context import BUILDAH, BuildContext
 from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
 from strata.compose.hotfix import (
@@ -22,7 +22,7 @@ from strata.compose.hotfix import (
     check_not_expired,
     standings,
 )
-from strata.compose.locks import amended_lock, lock_for
+from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.nodechecks import (
     STREAM_CLASS_LABEL,
     check_release,
@@ -45,6 +45,7 @@ from strata.oci.reference import ImageReference
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock
+from strata.rpm.nevra import NEVRA
 from strata.treefile.buildargs import read_arguments
 from strata.treefile.project import Hotfix, NodeStream
 from strata.treefile.target import Target
@@ -54,8 +55,9 @@ from strata.treefile.target import Target
 class NodeJob:
     """A node layer, ready to be built: all that goes in is known and digested.
 
-    arguments: of the Containerfile. labels: what scanners find the image by. hotfix: when it is
-    one. debts: of strata.toml's overrides; hotfix_debts: of a hotfix's packages.
+    arguments: of the Containerfile. labels: what scanners find the image by. below: the base's
+    packages. hotfix: when it is one. debts: of strata.toml's overrides; hotfix_debts: of a hotfix's
+    packages.
     """
 
     target: Target
@@ -67,6 +69,7 @@ class NodeJob:
     epoch: int
     arguments: Mapping[str, str]
     labels: Mapping[str, str]
+    below: tuple[NEVRA, ...]
     stream_class: str
     hotfix: Hotfix | None
     debts: tuple[Debt, ...]
@@ -116,6 +119,8 @@ def prepare_node(
         root = context.packages_of(found.commit, scratch / "root")
         below = read_inventory(root).nevras()
         ahead, debts = weigh(overrides_of(context.project, of), below)
+        for debt in debts:
+            reporter.warn(f"{of}: {debt}")
         official = amended(plain, Amendment(ahead=ahead), context.workspace)
         lock = lock_for(context, of, official, root, reporter)
         amendment = replace(given, ahead=ahead)
@@ -125,6 +130,7 @@ def prepare_node(
             there = (*below, *(one.nevra for one in lock.packages))
             packages, hotfix_debts = weigh(packages, there)
             amendment = replace(amendment, swaps=(*swaps, *given.swaps), ahead=(*ahead, *packages))
+        amendment = amendment.without_doubles()
         if context.engine == BUILDAH and amendment.swaps:
             raise UsageError(
                 f"{target} swaps files, which a Containerfile does not",
@@ -133,8 +139,6 @@ def prepare_node(
         definition = amended(plain, amendment, context.workspace)
         if amendment.requests != official.amendment.requests:
             lock = amended_lock(context, target, definition, lock, root, reporter)
-    for debt in debts:
-        reporter.warn(f"{of}: {debt}")
     check_release(
         [one.nevra for one in lock.packages],
         str(plain.treefile.metadata.get("ocp_version", "")),
@@ -164,6 +168,7 @@ def prepare_node(
         epoch,
         arguments,
         product_labels(arguments, str(variables["id"]), architecture, epoch),
+        below,
         stream_class(variables),
         hotfix,
         tuple(debts),
@@ -191,6 +196,9 @@ def _recipe_inputs(
             hint='add containerfile = { file = "node/Containerfile" } to its table in strata.toml',
         )
     inputs = _digested(folder, [*files, node.containerfile])
+    # A step may read, and COPY, whatever is in its context.
+    store = context.workspace.store
+    inputs.append(Input("overlay", "context of the Containerfile", context_digest(folder, store)))
     return [*inputs, Input("tool", "buildah", tool_version("buildah"))], arguments
 
 
@@ -219,6 +227,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             epoch=job.epoch,
             reporter=reporter,
         )
+    check_locked(made.packages, job.lock, job.below, job.target)
     derived = derive.append_layers(
         layout,
         manifest,
@@ -241,7 +250,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
         "base": str(job.base.manifest),
         "base_layers": len(manifest.layers),
         "version": job.base.version,
-        "packages": made.packages,
+        "packages": len(made.packages),
         "prior": prior_of(context.record(job.target), prior, derived),
         **_provenance(context, job, made.replaced, reporter),
         "node_layers": [

@@ -16,7 +16,6 @@ from strata.compose.components import RPMDB
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition
 from strata.compose.install import populate
-from strata.compose.locks import check_locked
 from strata.compose.nodechecks import write_labels
 from strata.compose.nodekernel import settle_kernel
 from strata.compose.normalise import clean_node, find_kernel, kernels, reopen, tree_path
@@ -31,6 +30,7 @@ from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, Inventory, read_inventory
 from strata.rpm.lock import Lock
+from strata.rpm.nevra import NEVRA
 from strata.treefile.target import Target
 
 PKGLIST_TITLE = "package list"
@@ -38,13 +38,13 @@ PKGLIST_TITLE = "package list"
 
 @dataclass(frozen=True)
 class NodeLayers:
-    """What an engine made. packages: how many the image has in all. replaced: the sha256 of what
+    """What an engine made. packages: all that the image has. replaced: the sha256 of what
     swapped paths had before. config: what it changes of the image's configuration. labels: those
     that follow from what was made.
     """
 
     layers: list[Layer]
-    packages: int
+    packages: tuple[NEVRA, ...]
     replaced: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -98,14 +98,13 @@ def build_native(
                     reporter=reporter,
                 )
                 changed = {LINUX: now} if now != kernel else {}
-            swaps = definition.amendment.swaps
-            replaced = apply_swaps(mount.merged, swaps)
             restored = kept.restore(mount.merged)
             if restored:
                 reporter.note(f"{len(restored)} .pyc files of the base were put back")
+            swaps = definition.amendment.swaps
+            replaced = apply_swaps(mount.merged, swaps)
             clean_node(mount.merged, reporter)
             inventory = read_inventory(mount.merged)
-            check_locked(inventory.nevras(), lock, before.nevras(), target)
         _forget_build_folders(mount.upper)
         with reporter.step("write the node layers") as step:
             found = derive.changes(str(mount.upper), view)
@@ -125,7 +124,7 @@ def build_native(
             size = sum(layer.descriptor.size_bytes for layer in layers)
             step.progress(size, size)
             step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")
-    return NodeLayers(layers, len(inventory.packages), replaced, labels=changed)
+    return NodeLayers(layers, inventory.nevras(), replaced, labels=changed)
 
 
 @contextmanager

@@ -61,14 +61,6 @@ def needs(project: Project, targets: Sequence[Target], store: Path) -> tuple[Nee
     return tuple(sorted(found.values()))
 
 
-def all_targets(project: Project) -> tuple[Target, ...]:
-    """Every target whose definition can be read, extensions too."""
-    extensions = [
-        Target("extensions", node.release, node.stream) for node in project.nodes if node.extensions
-    ]
-    return tuple(dict.fromkeys((*project.targets(), *extensions)))
-
-
 class _Reader:
     def __init__(self, project: Project, store: Path) -> None:
         self.project, self.store = project, store

@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.core import rooted
 from strata.core.files import sha256_file
 
 
@@ -39,7 +40,8 @@ class KeptPyc:
                     path.parent.rmdir()
         for name, (copy, digest) in sorted(self.files.items()):
             path = root / name
-            if path.is_symlink() or not path.parent.is_dir():
+            # A folder that became a link leads elsewhere, perhaps out of the tree.
+            if rooted.resolve(root, name) != path or not path.parent.is_dir():
                 continue
             if path.is_file() and sha256_file(path) == digest:
                 continue

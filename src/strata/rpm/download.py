@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
@@ -71,7 +72,7 @@ def download(url: str, out: BinaryIO, *, max_bytes: int, size_bytes: int = 0) ->
 def _attempt(url: str, out: BinaryIO, max_bytes: int, size_bytes: int) -> None:
     with _open(url) as stream:
         length = stream.headers.get("Content-Length", "")
-        announced = int(length) if length.isdigit() else size_bytes
+        announced = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else size_bytes
         received, window, since = 0, 0, time.monotonic()
         while received <= max_bytes:
             chunk = _read(stream, min(_CHUNK_BYTES, max_bytes + 1 - received))

@@ -158,7 +158,14 @@ class LockFile:
                 for arch, values in arches.items()
             }
             return LockFile(dict(sorted(locks.items())))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             raise DefinitionError(
                 f"{source} is not a lock: {why}",

@@ -34,7 +34,12 @@ class NEVRA:
         rest, _, release = rest.rpartition("-")
         name, _, version = rest.rpartition("-")
         epoch, colon, version = version.rpartition(":")
-        if not (dot and arch and release and version and name) or (colon and not epoch.isdigit()):
+        if (
+            "/" in text
+            or "\0" in text
+            or not (dot and arch and release and version and name)
+            or (colon and not epoch.isdigit())
+        ):
             raise ValueError(f"{text!r} is not name-[epoch:]version-release.arch")
         return NEVRA(name, int(epoch) if colon else 0, version, release, arch)
 

@@ -60,7 +60,7 @@ def parse_repo_file(
     repos = []
     for section in parser.sections():
         values = parser[section]
-        if "baseurl" not in values:
+        if not values.get("baseurl", "").strip():
             raise DefinitionError(
                 f"{file}: repository {section} has no baseurl",
                 hint="mirrorlist and metalink are not followed: a build names one place",
@@ -109,7 +109,7 @@ def load_repo_file(
 
 def _address(text: str, folder: Path) -> str:
     """An address as it is; a path, which is relative to a folder, as the address of a file."""
-    scheme = urllib.parse.urlsplit(text).scheme
+    scheme = re.match(r"[a-z][a-z0-9+.-]*:", text)
     return text if scheme else "file://" + urllib.parse.quote(str(folder / text))
 
 

@@ -63,14 +63,16 @@ def read_state(repo: RepoConfig, kept: Path) -> RepoState:
             signature = _fetch_signature(repo)
         verify_index(keys, index, signature)
     try:
-        if b"<!DOCTYPE" in index or b"<!ENTITY" in index:
+        text = index.decode("utf-8")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("repomd.xml declares entities")
-        root = ElementTree.fromstring(index)  # noqa: S314 -- no entities, bounded
-    except (ValueError, ElementTree.ParseError) as error:
+        root = ElementTree.fromstring(text)  # noqa: S314 -- no entities, bounded
+    except (ValueError, LookupError, ElementTree.ParseError) as error:
         raise _unreadable(repo, error) from error
-    text = (root.findtext(_REVISION) or "").strip()
+    revision = (root.findtext(_REVISION) or "").strip()
+    seconds = int(revision) if re.fullmatch(r"[0-9]{1,11}", revision) else None
     digest = hashlib.sha256(index).hexdigest()
-    return RepoState(repo.id, digest, int(text) if text.isdigit() else None, index, signature)
+    return RepoState(repo.id, digest, seconds, index, signature)
 
 
 def keep_states(repos: Sequence[RepoConfig], states: Sequence[RepoState], kept: Path) -> None:

@@ -17,6 +17,7 @@ from strata.compose.lockforeign import (
 )
 from strata.compose.lockupdate import keep, locked_targets, update_locks
 from strata.core.errors import DefinitionError
+from strata.rpm.konflux import Prefetched
 from strata.treefile.target import Target
 
 DESCRIPTION = """\
@@ -51,9 +52,12 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if arguments.format == FCOS:
             arches = arguments.arch or [context.arch]
             pins = {arch: fcos_pins(paths, arch) for arch in arches}
-            packages = {}
+            packages: dict[str, tuple[Prefetched, ...]] = {}
         else:
-            packages = {arch: of for path in paths for arch, of in read_konflux(path).items()}
+            packages = {}
+            for path in paths:
+                for arch, of in read_konflux(path).items():
+                    packages[arch] = (*packages.get(arch, ()), *of)
             pins = {arch: tuple(one.nevra for one in of) for arch, of in packages.items()}
         changes = update_locks(build, targets, arguments.arch, pins=pins, reporter=context.reporter)
         if not changes:
