@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from conftest import Strata
+from importlab import CAPABILITY
 from rpmrepo import make_repository
+from strata.compose.amend import apply_swaps, make_swap
 from strata.core.clock import today
+from strata.core.errors import TreeError
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import ImageConfig, Manifest
@@ -258,3 +262,18 @@ def test_a_swapped_file_keeps_owner_and_mode(lab: Lab) -> None:
     done = lab.strata("image", "ls", f"oci:{lab.store}:{NODE}", "/etc/gshadow", "--json").stdout
     entry = json.loads(done)["files"]["/etc/gshadow"]
     assert (entry["mode"], entry["gid"], entry["size"]) == ("0640", 42, 9)
+
+
+def test_a_swapped_file_keeps_its_capabilities(tmp_path: Path) -> None:
+    root, mine = tmp_path / "root", tmp_path / "mine"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/ping").write_text("old")
+    os.setxattr(root / "usr/bin/ping", "security.capability", CAPABILITY)
+    mine.write_text("new")
+    before = apply_swaps(root, [make_swap(mine, "/usr/bin/ping", "--with")])
+    assert len(before["/usr/bin/ping"]) == 64
+    assert (root / "usr/bin/ping").read_text() == "new"
+    assert os.getxattr(root / "usr/bin/ping", "security.capability") == CAPABILITY
+    (root / "usr/lib").write_text("a file")
+    with pytest.raises(TreeError, match="of the tree is a file"):
+        apply_swaps(root, [make_swap(mine, "/usr/lib/x/y", "--with")])

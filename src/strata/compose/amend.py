@@ -8,6 +8,7 @@ ahead it is; once the base has caught up it is redundant, and no longer installe
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from strata.core.errors import DefinitionError, DigestError, TreeError, UsageErr
 from strata.core.files import canonical_json, remove_tree, sha256_file
 from strata.core.process import run
 from strata.core.record import Input
+from strata.ostree.modes import read_xattrs
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.solve import Request
@@ -286,8 +288,9 @@ def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> Rep
 def apply_swaps(root: Path, swaps: Sequence[Swap]) -> dict[str, str]:
     """Put files in their places; returns the sha256 of what each path had before, or empty.
 
-    A file that was there gives its owner and mode; a new one is root's, executable if its source
-    is. Raises TreeError when a folder is in the way, DigestError when a source has changed since.
+    A file that was there gives its owner, mode and attributes; a new one is root's, executable if
+    its source is. Raises TreeError when something is in the way or no layer ships the place,
+    DigestError when a source has changed since.
     """
     before = {}
     for swap in swaps:
@@ -305,6 +308,7 @@ def apply_swaps(root: Path, swaps: Sequence[Swap]) -> dict[str, str]:
             raise TreeError(f"{swap.path} is a folder of the tree; {swap.of} has a file for it")
         before[swap.path] = sha256_file(target) if target.is_file() else ""
         status = target.stat() if target.is_file() else None
+        kept = read_xattrs(str(target)) if status else ()
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         shutil.copyfile(swap.source, target)
@@ -312,5 +316,7 @@ def apply_swaps(root: Path, swaps: Sequence[Swap]) -> dict[str, str]:
             raise DigestError(f"{swap.source} changed while the build ran")
         if status:
             shutil.chown(target, status.st_uid, status.st_gid)
+        for name, value in kept:
+            os.setxattr(target, name, value)
         target.chmod(status.st_mode & 0o7777 if status else (0o755 if swap.executable else 0o644))
     return before

@@ -16,6 +16,7 @@ from strata.compose.buildah import Recipe, build_containerfile, context_digest, 
 from strata.compose.context import BUILDAH, BuildContext
 from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
 from strata.compose.hotfix import (
+    CONFLICTING,
     HOTFIX_LABEL,
     NEEDED,
     changes_of,
@@ -309,6 +310,10 @@ def _provenance(
         )
         for state in states:
             (reporter.note if state.state == NEEDED else reporter.warn)(f"{job.target}: {state}")
+        # What is in conflict stays so until somebody looks: the earlier file is what counts.
+        kept = {state.subject for state in states if state.state == CONFLICTING}
+        if isinstance(known, dict):
+            found["replaced"] = {**replaced, **{path: known[path] for path in kept}}
         found["hotfix"] = {
             "reason": job.hotfix.reason,
             "expires": str(job.hotfix.expires),
