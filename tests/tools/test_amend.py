@@ -208,7 +208,7 @@ def test_r3_13_a_hotfix_has_a_name_of_its_own_and_says_where_it_stands(lab: Lab)
     assert outputs["hotfix"]["expires"] == str(later)  # type: ignore[index]
     labels = lab.config("hotfix/case-0042").labels
     assert labels["strata.hotfix"] == "case-0042"
-    assert labels["org.opencontainers.image.title"] == "hotfix/case-0042"
+    assert labels["strata.target"] == "hotfix/case-0042"
     listed = lab.strata("-C", str(lab.definitions), "--store", str(lab.store), "ls").stdout
     line = f"hotfix/case-0042 of {NODE} expires on {later}: customer case 42\n"
     assert line in listed

@@ -94,6 +94,11 @@ def test_what_buildah_cannot_do_is_said(
     own_store: Path, definitions: Path, strata: Strata, tmp_path: Path
 ) -> None:
     where = ("-C", str(definitions), "--store", str(own_store))
+    path = definitions / "strata.toml"
+    head, of_420 = path.read_text().split('[release."4.20"')
+    path.write_text(
+        head + '[release."4.20"' + of_420.replace("containerfile =", "# containerfile =")
+    )
     done = strata(*where, "build", "node/4.20", "--engine", "buildah", check=False)
     assert done.returncode == 3
     assert "node/4.20@sample-12 has no Containerfile for --engine buildah" in done.stderr

@@ -30,6 +30,7 @@ EXPECTED = {
     "/usr/lib/dbus-1.0/dbus-daemon-launch-helper",
     "/usr/lib/modules/{kernel}/initramfs.img",
     *(VAR.format(layer) for layer in ("bootc", "coreos", "node")),
+    "/usr/share/buildinfo/labels.json",
 }
 
 

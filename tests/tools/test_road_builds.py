@@ -48,8 +48,9 @@ def test_a_second_build_writes_nothing_and_says_what_it_compared(
     before = snapshot(built_store)
     done = strata("-C", str(SAMPLE), "--store", str(built_store), "build", "node/4.19")
     assert snapshot(built_store) == before
-    assert "node/4.19@sample-12: compared 1 base, 1 definition, 1 lock, 1 overlay," in done.stdout
-    assert "2 treefiles" in done.stdout
+    # two definitions are the repositories; a treefile is the file of build arguments
+    assert "node/4.19@sample-12: compared 1 base, 3 definitions, 1 lock, 1 overlay," in done.stdout
+    assert "3 treefiles" in done.stdout
 
 
 def test_r3_11_both_releases_share_the_base_digest(built_store: Path) -> None:
@@ -188,8 +189,16 @@ def test_r2_10_r2_11_a_base_image_says_what_it_is_and_the_node_image_keeps_it(
     assert re.fullmatch("[0-9a-f]{64}", coreos.labels["com.coreos.inputhash"])
     assert coreos.labels["strata.target"] == "coreos/sample-12"
     _, node = manifest_of(built_store, "node/4.19@sample-12")
-    target = {"strata.target": "node/4.19@sample-12", "io.openshift.metalayer": "true"}
-    assert node.labels == {**coreos.labels, **target}
+    own = {
+        "strata.target": "node/4.19@sample-12",
+        "io.openshift.metalayer": "true",
+        "io.openshift.os.streamclass": "debian-12",  # R3.10
+        "architecture": "amd64",  # R3.9, this and what follows
+        "cpe": "cpe:/a:sample:node",
+        "name": "sample/node",
+        "org.opencontainers.image.created": node.created,
+    }
+    assert node.labels == {**coreos.labels, **own}
     for config in (coreos, node):
         assert config.config["Cmd"] == ["/sbin/init"]
         assert config.config["StopSignal"] == "SIGRTMIN+3"
@@ -336,6 +345,7 @@ def test_a_published_base_needs_no_definitions_of_its_own(
         f'coreos = {{ from = "docker://registry.example/coreos@sha256:{"0" * 64}" }}\n'
         '[release."4.19".node.sample-12]\n'
         'primary = true\nbase = "stream"\ntreefile = "node/manifest.yaml"\n'
+        'containerfile = { file = "node/Containerfile", build-args = "node/build-args.conf" }\n'
     )
     store = make_store(tmp_path / "other", sample_repos)
     base = f"oci:{built_store}:coreos/sample-12"

@@ -96,7 +96,7 @@ def load_keys(repo: RepoConfig) -> Keys:
             hint="add gpgkey=FILE there, or gpgcheck=0 and repo_gpgcheck=0 to do without",
             context=context,
         )
-    with tempfile.TemporaryDirectory(prefix="strata-keys.") as name:
+    with tempfile.TemporaryDirectory(prefix="strata-keys.", dir=_short_folder()) as name:
         home = Path(name)
         for number, address in enumerate(repo.gpgkeys):
             file = home / f"{number}.key"
@@ -125,6 +125,12 @@ def load_keys(repo: RepoConfig) -> Keys:
             _gpg(home, form, "--output", str(out), "--export", *counting)
             exported.append(out.read_bytes())
     return Keys(repo, keys, *exported)
+
+
+def _short_folder() -> str:
+    """Where a home of gpg may be: it asks for sockets in there, whose names have 107 characters."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 60 else "/tmp"
 
 
 def parse_keys(text: str) -> tuple[Key, ...]:
