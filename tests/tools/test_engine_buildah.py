@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SAMPLE, Strata, leftovers
+from conftest import Strata, leftovers
 from strata.compose.buildah import context_digest
 from strata.oci.compression import decompress
 from strata.oci.digest import Digest
@@ -56,6 +56,12 @@ def test_r3_1_both_engines_make_the_same_system(
         files = [entry for entry in tar if entry.type == "0"]
     assert [entry.path for entry in files] == [b"usr/share/openshift/base/meta.json"]
     assert outputs(own_store)["packages"] == outputs(built_store)["packages"]
+    record = json.loads((own_store / f"records/{NODE}.json").read_text())
+    assert {"overlay", "treefile", "tool"} <= {
+        item["kind"]
+        for item in record["inputs"]
+        if item["name"] in ("context of the Containerfile", "node/Containerfile", "buildah")
+    }
     # Nothing is left of buildah's, and built again it is the same.
     assert not list((own_store / "work").iterdir())
     assert leftovers(own_store) == []
@@ -110,18 +116,26 @@ def test_what_buildah_cannot_do_is_said(
     assert done.returncode == 2
 
 
-def test_what_a_step_reads_of_its_context_is_an_input(
-    own_store: Path, definitions: Path, strata: Strata
-) -> None:
-    where = ("-C", str(definitions), "--store", str(own_store), "--json")
-    command = (*where, "build", "node/4.19", "--engine", "buildah", "--dry-run")
-    before = json.loads(strata(*command).stdout)[-1]["changes"]
+def test_what_a_step_reads_of_its_context_is_an_input(definitions: Path) -> None:
+    store = definitions / "build/store"
+    (store / "blobs").mkdir(parents=True)
+
+    def digest() -> str:
+        return context_digest(definitions, store)
+
+    found = [digest()]
     (definitions / "node/extra.conf").write_text("x\n")
-    after = json.loads(strata(*command).stdout)[-1]
-    assert "overlay context of the Containerfile is new" in before
-    compared = {item.split(" (")[0] for item in after["compared"]}
-    assert "overlay context of the Containerfile" in compared
-    assert context_digest(definitions, own_store) != context_digest(SAMPLE, own_store)
+    found.append(digest())
+    (definitions / "node/extra.conf").chmod(0o755)
+    found.append(digest())
+    (definitions / "node/link").symlink_to("extra.conf")
+    found.append(digest())
+    assert len(set(found)) == 4
+    # neither the store inside, nor git's own, is read
+    (store / "blobs/x").write_text("x")
+    (definitions / ".git").mkdir()
+    (definitions / ".git/HEAD").write_text("x")
+    assert digest() == found[-1]
 
 
 def test_a_context_for_a_ci_has_the_locked_packages_and_the_tool(
