@@ -18,7 +18,7 @@ from strata.compose.normalise import LEFT_OVERS
 from strata.compose.workspace import Workspace
 from strata.core import rooted
 from strata.core.errors import DefinitionError, DigestError, TreeError, UsageError
-from strata.core.files import canonical_json, remove_tree, sha256_file
+from strata.core.files import canonical_json, json_digest, remove_tree, sha256_file
 from strata.core.process import run
 from strata.core.record import Input
 from strata.ostree.modes import read_xattrs
@@ -108,7 +108,6 @@ class Amendment:
     swaps: tuple[Swap, ...] = ()
     local: tuple[LocalPackage, ...] = ()
     ahead: tuple[Ahead, ...] = ()
-    debts: tuple[Debt, ...] = ()
 
     def without_doubles(self) -> Amendment:
         """With one build of each package: a local one before those ahead, a later one of those
@@ -135,12 +134,14 @@ class Amendment:
         return (
             *(
                 Input(
-                    "with", one.path, _digest([one.sha256, one.executable, one.source.name, one.of])
+                    "with",
+                    one.path,
+                    json_digest([one.sha256, one.executable, one.source.name, one.of]),
                 )
                 for one in self.swaps
             ),
             *(
-                Input("with", str(one.nevra), _digest([one.sha256, one.source.name, one.of]))
+                Input("with", str(one.nevra), json_digest([one.sha256, one.source.name, one.of]))
                 for one in self.local
             ),
         )
@@ -166,10 +167,6 @@ class Amendment:
         """The label that says so; none for a build of its definitions alone."""
         found = self.provenance()
         return {LABEL: canonical_json(found).decode()} if found else {}
-
-
-def _digest(value: object) -> str:
-    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def parse_with(texts: Iterable[str]) -> Amendment:

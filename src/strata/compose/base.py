@@ -23,7 +23,13 @@ from strata.compose.contentmanifest import (
     write_content_manifest,
 )
 from strata.compose.context import BuildContext
-from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
+from strata.compose.definitions import (
+    Definition,
+    amended,
+    content_time,
+    load_definition,
+    tool_inputs,
+)
 from strata.compose.initramfs import build_initramfs
 from strata.compose.install import populate
 from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
@@ -37,7 +43,7 @@ from strata.container.labels import commit_metadata
 from strata.container.packing_plan import read_plan
 from strata.container.packing_stable import pack_stable
 from strata.core import rooted
-from strata.core.clock import date8, source_date_epoch
+from strata.core.clock import date8
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import canonical_json
@@ -148,10 +154,8 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("base", "bootc commit", parent))
     if context.dev:
         inputs.append(Input("definition", "developer build", ".dev"))
-    given = source_date_epoch()
-    if given is not None:
-        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
-    epoch = _epoch(context, lock, parent) if given is None else given
+    below = context.workspace.repo().commit(parent).timestamp if parent else 0
+    epoch, clock = content_time(below, lock)
     token = variant.os_release_token or definition.treefile.mutate_os_release
     name = variant.identity.name or str(definition.treefile.metadata.get("name", ""))
     return BaseJob(
@@ -160,7 +164,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         definition,
         lock,
         parent,
-        tuple(sorted(inputs)),
+        tuple(sorted([*inputs, *clock])),
         epoch,
         token,
         replace(variant.identity, name=name),
@@ -210,12 +214,6 @@ def _parent_commit(
             hint=f"strata build bootc/{target.name} {target}",
         )
     return str(record.outputs["commit"])
-
-
-def _epoch(context: BuildContext, lock: Lock, parent: str) -> int:
-    """The time of the newest content: of the repositories, and of the layer below."""
-    below = context.workspace.repo().commit(parent).timestamp if parent else 0
-    return max(lock.generated, below)
 
 
 def next_version_of(job: BaseJob, earlier: BuildRecord | None, *, dev: bool = False) -> str:

@@ -16,9 +16,10 @@ from strata.compose.amend import Amendment, local_repository
 from strata.compose.arrange import find_overlays
 from strata.compose.content import added_mode
 from strata.compose.workspace import Workspace
+from strata.core.clock import source_date_epoch
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
-from strata.core.files import canonical_json, sha256_file
+from strata.core.files import json_digest, sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
 from strata.rpm.lock import Asked, Lock
@@ -60,7 +61,7 @@ class Definition:
             Input("overlay", name, f"sha256:{overlay_digest(path)}") for name, path in self.overlays
         ]
         added = [
-            Input("overlay", item.target, _digest([f"{added_mode(path):o}", sha256_file(path)]))
+            Input("overlay", item.target, json_digest([f"{added_mode(path):o}", sha256_file(path)]))
             for item in self.treefile.files
             if item.field == "add-files"
             for path in (self.folder / item.path,)
@@ -174,11 +175,7 @@ def _repository_input(repo: RepoConfig) -> Input:
     """What its .repo file says of a repository's packages: not its name, who may have signed it, or
     how one is let in."""
     values = {key: value for key, value in asdict(repo).items() if key not in _OF_ACCESS}
-    return Input("definition", f"repository {repo.id}", _digest(values))
-
-
-def _digest(value: object) -> str:
-    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+    return Input("definition", f"repository {repo.id}", json_digest(values))
 
 
 def known_repos(
@@ -221,6 +218,18 @@ def _repo_variables(treefile: Flattened) -> dict[str, str]:
     if "releasever" in treefile.fields:
         variables["releasever"] = str(treefile.fields["releasever"])
     return variables
+
+
+def content_time(below: int, lock: Lock) -> tuple[int, tuple[Input, ...]]:
+    """The time that files and records of a layer say, in seconds, and the input it is when given.
+
+    It is that of the newest content, of the repositories or of the commit below (its time, 0 for
+    none), unless SOURCE_DATE_EPOCH says another.
+    """
+    given = source_date_epoch()
+    if given is None:
+        return max(lock.generated, below), ()
+    return given, (Input("clock", "SOURCE_DATE_EPOCH", str(given)),)
 
 
 def tool_inputs(tools: Sequence[str] = TOOLS) -> tuple[Input, ...]:

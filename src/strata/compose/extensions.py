@@ -16,7 +16,7 @@ from pathlib import Path
 
 from strata.compose.baseimage import Base, image_variables, import_base
 from strata.compose.context import BuildContext
-from strata.compose.definitions import load_definition, tool_inputs
+from strata.compose.definitions import content_time, load_definition, tool_inputs
 from strata.compose.extensionsolve import Solved, Solver, together
 from strata.compose.nodenative import base_root
 from strata.compose.overlaymount import overlay_mount
@@ -24,7 +24,7 @@ from strata.compose.store import publish
 from strata.container import derive
 from strata.container.labels import LAYER_TITLE, VERSION
 from strata.container.layers import Layer, write_image
-from strata.core.clock import rfc3339, source_date_epoch
+from strata.core.clock import rfc3339
 from strata.core.errors import DefinitionError, PackageError
 from strata.core.events import Reporter
 from strata.core.process import run
@@ -117,13 +117,9 @@ def prepare_extensions(context: BuildContext, target: Target, reporter: Reporter
         Input("base", str(node_target), str(found.manifest)),
         *tool_inputs(TOOLS),
     ]
-    given = source_date_epoch()
-    if given is not None:
-        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(given)))
-    of_node = context.workspace.repo().commit(found.commit).timestamp
-    epoch = max(lock.generated, of_node) if given is None else given
+    epoch, clock = content_time(context.workspace.repo().commit(found.commit).timestamp, lock)
     return ExtensionsJob(
-        target, solved, lock, definition.repos, found, tuple(sorted(inputs)), epoch
+        target, solved, lock, definition.repos, found, tuple(sorted([*inputs, *clock])), epoch
     )
 
 

@@ -81,7 +81,7 @@ def check_asked(lock: Lock, definition: Definition, target: Target, file: str) -
     if changes:
         raise DefinitionError(
             f"{file} no longer matches what {target} asks for on {lock.arch}: "
-            + _shortened(changes),
+            + shortened(changes),
             hint=f"strata lock update {target}",
             context={"file": file},
         )
@@ -116,7 +116,7 @@ def _on(
     wrong = clashes(lock, below, replaced)
     if wrong:
         raise DefinitionError(
-            f"{file} does not go with what {target} stands on: {_shortened(wrong)}",
+            f"{file} does not go with what {target} stands on: {shortened(wrong)}",
             hint=f"strata lock update {target}",
             context={"file": file},
         )
@@ -147,12 +147,13 @@ def check_locked(
     extra = [str(nevra) for nevra in installed if nevra not in known]
     if extra:
         raise PackageError(
-            f"{target} has packages that are not locked: {_shortened(extra)}",
+            f"{target} has packages that are not locked: {shortened(extra)}",
             hint="a script installed them: name them in the treefile",
         )
 
 
-def _shortened(words: Iterable[str], most: int = 5) -> str:
+def shortened(words: Iterable[str], most: int = 5) -> str:
+    """The first words of a list, and how many more there are."""
     words = list(words)
     more = f", and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more

@@ -16,7 +16,7 @@ from strata.compose.baseimage import image_variables, import_base, resolve_base
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, amended, load_definition
 from strata.compose.graph import build_order
-from strata.compose.locks import kept_lock, load_kept, write_kept
+from strata.compose.locks import kept_lock, load_kept, shortened, write_kept
 from strata.compose.variant import variant_of
 from strata.core.errors import PackageError, UsageError
 from strata.core.events import Reporter
@@ -264,8 +264,7 @@ def _check_pinned(lock: Lock, pins: Sequence[NEVRA], target: Target) -> None:
     known = set(pins)
     extra = [str(one.nevra) for one in lock.packages if one.nevra not in known]
     if extra:
-        shown = ", ".join(extra[:5]) + (f", and {len(extra) - 5} more" if len(extra) > 5 else "")
         raise PackageError(
-            f"{target} needs packages that the imported lock does not have: {shown}",
+            f"{target} needs packages that the imported lock does not have: {shortened(extra)}",
             hint="add them to the lock, or to an override file beside it",
         )

@@ -14,7 +14,13 @@ from strata.compose.amend import WITH, Amendment, Debt, overrides_of, weigh
 from strata.compose.baseimage import Base, image_variables, resolve_base
 from strata.compose.buildah import Recipe, build_containerfile, context_digest, write_context
 from strata.compose.context import BUILDAH, BuildContext
-from strata.compose.definitions import Definition, amended, load_definition, tool_inputs
+from strata.compose.definitions import (
+    Definition,
+    amended,
+    content_time,
+    load_definition,
+    tool_inputs,
+)
 from strata.compose.hotfix import (
     CONFLICTING,
     HOTFIX_LABEL,
@@ -35,7 +41,7 @@ from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
 from strata.container.labels import METALAYER, TARGET
 from strata.container.layers import written_layers
-from strata.core.clock import rfc3339, source_date_epoch, today
+from strata.core.clock import rfc3339, today
 from strata.core.errors import DefinitionError, UsageError
 from strata.core.events import Reporter
 from strata.core.files import sha256_file
@@ -154,18 +160,14 @@ def prepare_node(
         Input("base", "image", str(found.manifest)),
         *tool_inputs(),
     ]
-    clock = source_date_epoch()
-    if clock is not None:
-        inputs.append(Input("clock", "SOURCE_DATE_EPOCH", str(clock)))
-    of_base = context.workspace.repo().commit(found.commit).timestamp
-    epoch = max(lock.generated, of_base) if clock is None else clock
+    epoch, clock = content_time(context.workspace.repo().commit(found.commit).timestamp, lock)
     return NodeJob(
         target,
         node,
         definition,
         lock,
         found,
-        tuple(sorted(inputs)),
+        tuple(sorted([*inputs, *clock])),
         epoch,
         arguments,
         product_labels(arguments, str(variables["id"]), architecture, epoch),

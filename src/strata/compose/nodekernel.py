@@ -12,21 +12,21 @@ from strata.compose.initramfs import build_initramfs
 from strata.compose.normalise import find_kernel, kernels, move_kernel
 from strata.core import rooted
 from strata.core.events import Reporter
-from strata.rpm.inventory import Inventory
+from strata.rpm.inventory import read_inventory
 
 
 def settle_kernel(
-    root: Path, before: str, inventory: Inventory, *, source_date_epoch: int, reporter: Reporter
+    root: Path, before: list[str], *, source_date_epoch: int, reporter: Reporter
 ) -> str:
-    """See to it that a node's tree has one kernel; returns its version.
+    """See to it that a node's tree has one kernel; returns its version when it is another one than
+    the base's, else empty.
 
-    before: the base's. inventory: of the packages that are there now. Raises DefinitionError when
-    several are left, or none.
+    before: the base's. Raises DefinitionError when several are left, or none.
     """
     move_kernel(root)
-    if kernels(root) == [before]:
-        return before
-    owned = inventory.file_owners()
+    if kernels(root) == before:
+        return ""
+    owned = read_inventory(root).file_owners()
     for version in kernels(root):
         # Of a kernel whose package went, what was made for it beside is left: it is nobody's.
         if f"/usr/lib/modules/{version}/vmlinuz" not in owned and (
@@ -35,7 +35,9 @@ def settle_kernel(
         ):
             rooted.remove(root, f"usr/lib/modules/{version}")
     kernel = find_kernel(root)
-    with reporter.step(f"build the initramfs of {kernel}, in the place of {before}") as step:
+    with reporter.step(
+        f"build the initramfs of {kernel}, in the place of {', '.join(before)}"
+    ) as step:
         size = build_initramfs(root, kernel, source_date_epoch=source_date_epoch)
         step.progress(size, size)
     return kernel

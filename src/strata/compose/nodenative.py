@@ -75,7 +75,7 @@ def build_native(
             before = read_inventory(mount.merged)
             release = osrelease.read(mount.merged, "the base image")
             kept = keep_pyc(mount.merged, lower)
-            kernel = find_kernel(mount.merged) if kernels(mount.merged) else ""
+            kernel = [find_kernel(mount.merged)] if kernels(mount.merged) else []
             populate(
                 mount.merged,
                 definition,
@@ -88,16 +88,9 @@ def build_native(
             added = osrelease.read(mount.merged, str(target))
             osrelease.check_node(release, added, definition.treefile)
             write_labels(mount.merged, labels)
-            changed = {}
-            if kernel or kernels(mount.merged):
-                now = settle_kernel(
-                    mount.merged,
-                    kernel,
-                    read_inventory(mount.merged),
-                    source_date_epoch=epoch,
-                    reporter=reporter,
-                )
-                changed = {LINUX: now} if now != kernel else {}
+            replacing = settle_kernel(
+                mount.merged, kernel, source_date_epoch=epoch, reporter=reporter
+            )
             restored = kept.restore(mount.merged)
             if restored:
                 reporter.note(f"{len(restored)} .pyc files of the base were put back")
@@ -124,7 +117,9 @@ def build_native(
             size = sum(layer.descriptor.size_bytes for layer in layers)
             step.progress(size, size)
             step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")
-    return NodeLayers(layers, inventory.nevras(), replaced, labels=changed)
+    return NodeLayers(
+        layers, inventory.nevras(), replaced, labels={LINUX: replacing} if replacing else {}
+    )
 
 
 @contextmanager

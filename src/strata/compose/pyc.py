@@ -4,6 +4,7 @@ time or by a trigger, makes every node image carry it again (requirement R3.3, o
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import stat
@@ -11,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core import rooted
-from strata.core.files import sha256_file
 
 
 @dataclass(frozen=True)
 class KeptPyc:
-    """The `.pyc` files of a root's /usr as they were: path to where the copy is, and its digest.
+    """The `.pyc` files of a root's /usr as they were: path to where the copy is.
 
     sources: the Python files that were there, compiled or not.
     """
 
-    files: dict[str, tuple[Path, str]]
+    files: dict[str, Path]
     sources: frozenset[str]
 
     def restore(self, root: Path) -> list[str]:
@@ -38,12 +38,12 @@ class KeptPyc:
                 restored.append(name)
                 if path.parent.name == "__pycache__" and not any(path.parent.iterdir()):
                     path.parent.rmdir()
-        for name, (copy, digest) in sorted(self.files.items()):
+        for name, copy in sorted(self.files.items()):
             path = root / name
             # A folder that became a link leads elsewhere, perhaps out of the tree.
             if rooted.resolve(root, name) != path or not path.parent.is_dir():
                 continue
-            if path.is_file() and sha256_file(path) == digest:
+            if path.is_file() and filecmp.cmp(path, copy, shallow=False):
                 continue
             if not path.exists() and not _source(path).exists():
                 continue
@@ -68,7 +68,7 @@ def keep_pyc(root: Path, lower: Path) -> KeptPyc:
             shutil.copy2(path, copy)
             status = path.stat()
             os.chown(copy, status.st_uid, status.st_gid)
-        files[str(where)] = (copy, sha256_file(path))
+        files[str(where)] = copy
     sources = frozenset(str(path.relative_to(root)) for path in _walk(root, ".py"))
     return KeptPyc(files, sources)
 

@@ -53,6 +53,11 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def json_digest(value: object) -> str:
+    """`sha256:…` of a value's canonical JSON."""
+    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+
+
 def pretty_json(value: object) -> bytes:
     """JSON for people: sorted keys, two spaces, a final newline."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -7,7 +7,6 @@ The schema is `record.schema.json` beside this module.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from strata.core.errors import DefinitionError
-from strata.core.files import atomic_write, canonical_json, pretty_json
+from strata.core.files import atomic_write, json_digest, pretty_json
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 4 << 20
@@ -178,7 +177,7 @@ class _Reader:
 def input_key(inputs: Iterable[Input]) -> str:
     """sha256 over sorted inputs, as `sha256:…`."""
     rows = sorted((item.kind, item.name, item.digest) for item in inputs)
-    return "sha256:" + hashlib.sha256(canonical_json(rows)).hexdigest()
+    return json_digest(rows)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from strata.core.errors import DefinitionError, UsageError
-from strata.core.files import canonical_json
+from strata.core.files import json_digest
 from strata.treefile import schema
 from strata.treefile.fields import ARCHES
 from strata.treefile.public import is_prefix
@@ -215,7 +214,7 @@ class Project:
             for key in ("version-labels", "composefs") if layer == "coreos" else ():
                 if key in stream:
                     value[key] = stream[key]
-        return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+        return json_digest(value)
 
     def _hotfix_table(self, name: str) -> dict[str, str]:
         table = next(item for item in self.tables["hotfix"] if item["name"] == name)
