@@ -62,6 +62,33 @@ def test_a_build_of_nothing_writes_nothing(own_store: Path, strata: Strata) -> N
     assert took <= 1
 
 
+@pytest.mark.parametrize("target", ["bootc/sample-12", "coreos/sample-12", "node/4.19"])
+def test_one_line_of_a_script_against_a_build_from_nothing(
+    target: str, definitions: Path, own_store: Path, strata: Strata
+) -> None:
+    folder = target.split("/")[0]
+    manifest = definitions / folder / "manifest.yaml"
+    command = ("-C", str(definitions), "--store", str(own_store), "build", target)
+    strata(*command)
+
+    def change(*, keep: bool) -> Callable[[], object]:
+        def run() -> None:
+            if not keep:
+                shutil.rmtree(own_store / "cache/steps")
+            manifest.write_text(manifest.read_text() + "  - |\n    #!/bin/sh\n    true\n")
+            strata(*command)
+
+        return run
+
+    kept, full = medians(change(keep=True), change(keep=False))
+    report(
+        f"{target}: one more script, packages as installed before against again",
+        f"{kept:.1f} / {full:.1f} s = {kept / full:.2f}",
+        "1",
+    )
+    assert kept < full
+
+
 def test_the_native_engine_against_buildah(
     definitions: Path, own_store: Path, tmp_path: Path, strata: Strata
 ) -> None:

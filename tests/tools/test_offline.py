@@ -36,7 +36,7 @@ try:
     definition = load_definition(
         load_project(folder), "m.yaml", variables={}, arch="x86_64", store=store, reporter=silent()
     )
-    lock = definition.lock(arch="x86_64", metadata_cache=workspace.metadata)
+    lock = definition.lock(arch="x86_64", workspace=workspace)
     paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
     print(json.dumps({"lock": lock.identity(), "packages": sorted(map(str, paths))}))
 except StrataError as error:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rpmrepo import make_repository
+from rpmrepo import index, make_repository
 from strata.core.errors import DigestError, PackageError, RepositoryError
 from strata.core.events import silent
+from strata.rpm import dnf
+from strata.rpm.answers import Answers
 from strata.rpm.cache import PackageCache
 from strata.rpm.dnf import interpreter
 from strata.rpm.evr import compare_versions
@@ -117,6 +122,56 @@ def test_what_does_not_solve_says_why_and_who_asked(base: RepoConfig, tmp_path: 
 def test_r1_15_an_excluded_package_is_not_found(base: RepoConfig, tmp_path: Path) -> None:
     with pytest.raises(PackageError):
         locked([base], "app", tmp_path, wishes=Wishes(exclude=("lib",)))
+
+
+def test_the_same_question_is_asked_of_dnf_once(
+    base: RepoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    call = dnf.call
+
+    def counting(task: dict[str, object], **options: object) -> dict[str, object]:
+        asked.append(task)
+        return call(task, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("strata.rpm.dnf.call", counting)
+
+    def answered(names: str, *, made_by: str = "one", **options: Any) -> Lock:
+        answers = Answers(tmp_path / "solved", made_by)
+        return locked([base], names, tmp_path, answers=answers, **options)
+
+    first = answered("app")
+    assert answered("app") == first == locked([base], "app", tmp_path)
+    assert len(asked) == 2  # one of them without answers
+    root = installed(locked([base], "lib", tmp_path), [base], tmp_path / "root", tmp_path)
+    different: list[dict[str, Any]] = [
+        {"names": "app lib"},
+        {"names": "app", "made_by": "two"},
+        {"names": "app", "wishes": Wishes(weak_deps=True)},
+        {"names": "app", "below": Below(root=root)},
+    ]
+    for question in different:
+        asked.clear()
+        assert answered(**question) == answered(**question)
+        assert len(asked) == 1
+    folder = Path(shutil.copytree(base.baseurl.removeprefix("file://"), tmp_path / "base"))
+    base = replace(base, baseurl=f"file://{folder}")
+    answered("app")
+    index(folder, revision=1_700_000_001)
+    asked.clear()
+    assert answered("app").generated == 1_700_000_001
+    assert len(asked) == 1
+    for path in (tmp_path / "solved").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    assert answered("app").generated == 1_700_000_001
+    assert len(asked) == 2
+
+
+def test_what_cannot_be_solved_is_no_answer_to_keep(base: RepoConfig, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(PackageError):
+            locked([base], "app broken", tmp_path, answers=Answers(tmp_path / "solved", "one"))
+    assert not (tmp_path / "solved").exists()
 
 
 def installed(lock: Lock, repos: list[RepoConfig], root: Path, tmp_path: Path) -> Path:

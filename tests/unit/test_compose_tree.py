@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from strata.compose.arrange import arrange
 from strata.compose.definitions import Definition
 from strata.compose.graph import build_order
-from strata.compose.install import populate
 from strata.compose.normalise import (
     find_kernel,
     move_var_to_tmpfiles,
@@ -20,11 +21,9 @@ from strata.compose.normalise import (
 )
 from strata.compose.overlays import apply_overlay
 from strata.compose.sandbox import run_script
-from strata.compose.workspace import Workspace
 from strata.core.errors import DefinitionError, PackageError, TreeError
 from strata.core.events import silent
 from strata.inspect.layers import check_no_node_packages
-from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
@@ -217,11 +216,10 @@ def test_remove_files_are_the_trees_own(tmp_path: Path) -> None:
         "remove-files: [/var/run/x, ../precious, host/precious, host/../precious, absent/x]\n"
     )
     treefile = flatten(tmp_path / "m.yaml", variables={}, arch="x86_64")
-    populate(
+    arrange(
         root,
         Definition(tmp_path, treefile, (), ()),
-        Lock("x86_64", 0, {}, ()),
-        Workspace(tmp_path / "store"),
+        run=partial(run_script, root),
         source_date_epoch=0,
         reporter=silent(),
     )

@@ -63,8 +63,8 @@ def test_packages_and_metadata_share_a_limit(tmp_path: Path) -> None:
     gone, kept = repository(metadata, "r", 50, 20), repository(metadata, "r-x", 50, 40)
     (old.parent / ".fetch.half").write_bytes(bytes(100))  # what a killed fetch left
     os.utime(old.parent / ".fetch.half", (10, 10))
-    assert evict(packages, metadata, 600, NEVER) == Evicted(0, 0)
-    assert evict(packages, metadata, 250, NEVER) == Evicted(2, 350)
+    assert evict(packages, metadata, limit_bytes=600, since_ns=NEVER) == Evicted(0, 0)
+    assert evict(packages, metadata, limit_bytes=250, since_ns=NEVER) == Evicted(2, 350)
     assert not old.parent.exists()
     assert not gone.exists()
     assert not (metadata / "r.solv").exists()
@@ -85,13 +85,13 @@ def test_nothing_goes_while_another_process_uses_the_cache(tmp_path: Path) -> No
     path = package(packages, "aa1", 100, 10)
     for used in (packages, metadata):
         with in_use(used):
-            assert evict(packages, metadata, 0, NEVER) == Evicted(0, 0)
+            assert evict(packages, metadata, limit_bytes=0, since_ns=NEVER) == Evicted(0, 0)
     assert path.exists()
     with open(packages / ".lock", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with in_use(packages):  # users do not wait for each other
             pass
-    assert evict(packages, metadata, 0, NEVER) == Evicted(1, 100)
+    assert evict(packages, metadata, limit_bytes=0, since_ns=NEVER) == Evicted(1, 100)
 
 
 def test_what_went_is_told_and_what_the_command_used_stays(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_went_is_told_and_what_the_command_used_stays(tmp_path: Path) -> No
     assert not old.exists()
     assert used.exists()
     (told,) = [event.message for event in seen if isinstance(event, Noted)]
-    assert told.startswith("removed 1 packages and repositories (0.0 MB) from the cache")
+    assert told.startswith("removed 1 entries (0.0 MB) from the cache")
 
 
 @pytest.mark.parametrize(

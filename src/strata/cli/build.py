@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, prepare_context, summary
 from strata.compose.context import BUILDAH, ENGINES, NATIVE, BuildContext, hermetic
 from strata.compose.sandbox import BeforeShell, ScriptError
+from strata.compose.steps import Fate
 from strata.compose.workspace import Workspace
 from strata.core.errors import UsageError
 from strata.core.text import shown
@@ -194,10 +196,18 @@ def _result_json(result: BuildResult) -> dict[str, object]:
         "target": str(result.target),
         "status": result.status,
         "changes": [str(change) for change in result.changes],
+        "steps": [fate.to_json() for fate in result.steps],
         "compared": [str(item) for item in result.compared],
         "outputs": dict(result.record.outputs) if result.record else {},
         "verified": result.verified.to_json() if result.verified else None,
     }
+
+
+def _steps_text(steps: Sequence[Fate]) -> str:
+    """Which steps are made again, when some are not."""
+    same = ", ".join(fate.name for fate in steps if fate.same)
+    made = ", ".join(fate.name for fate in steps if not fate.same)
+    return f"  so its {made} is made again; its {same} is as before\n" if same and made else ""
 
 
 def _show(results: list[BuildResult]) -> None:
@@ -221,6 +231,7 @@ def _show(results: list[BuildResult]) -> None:
         if result.changes:
             sys.stdout.write(f"{result.target}, because:\n")
             sys.stdout.writelines(f"  {change}\n" for change in result.changes)
+            sys.stdout.write(_steps_text(result.steps))
         elif result.compared and result.status != BUILT:
             sys.stdout.write(f"{result.target}: compared {summary(result.compared)}\n")
         if result.verified:

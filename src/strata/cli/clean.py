@@ -24,7 +24,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--cache",
         action="store_true",
-        help="remove only the store's cache of packages and repositories' metadata",
+        help="remove only the store's cache: packages, metadata, what steps made",
     )
 
 

@@ -6,13 +6,14 @@ does: it has a commit, chunks and a final-diffid of its own. The initramfs is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
 from strata.compose.amend import LABEL
+from strata.compose.arrange import arrange
 from strata.compose.baseimage import import_base
 from strata.compose.bootfiles import NOTHING, BootFiles, beside, read_boot_files
 from strata.compose.components import component_map
@@ -31,11 +32,14 @@ from strata.compose.definitions import (
     tool_inputs,
 )
 from strata.compose.initramfs import build_initramfs
-from strata.compose.install import populate
+from strata.compose.install import Transaction, install_packages, packages_at_hand
+from strata.compose.kept import KeptSteps
 from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
 from strata.compose.localoverrides import OF, ROOTFS, read_local_overrides
 from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
+from strata.compose.sandbox import run_script
+from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.compose.variant import Variant, variant_of
 from strata.container.encapsulate import Options, encapsulate
@@ -70,7 +74,8 @@ class BaseJob:
 
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
     version takes the place of in os-release. identity: what the system is called. boot: what
-    makers of boot images find in the tree. content_sets: by repository.
+    makers of boot images find in the tree. content_sets: by repository. below: the packages of the
+    parent.
     """
 
     target: Target
@@ -84,6 +89,18 @@ class BaseJob:
     identity: Identity
     boot: BootFiles
     content_sets: Mapping[str, str] | None
+    below: tuple[NEVRA, ...]
+
+    @property
+    def transaction(self) -> Transaction:
+        """What is installed."""
+        return Transaction.of(self.definition, self.lock, self.parent, self.epoch)
+
+    @property
+    def steps(self) -> Step:
+        """The last of the steps: the installed packages become a tree, and that an image."""
+        tree = Step(TREE, self.inputs, (self.transaction.step,))
+        return Step(IMAGE, (), (tree,))
 
     def build(
         self,
@@ -121,6 +138,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
     parent = _parent_commit(context, target, stream, reporter)
     with context.workspace.scratch("solve") as scratch:
         root = context.packages_of(parent, scratch / "root") if parent else None
+        below = read_inventory(root).nevras() if root else ()
         lock = lock_for(context, target, definition, root, reporter)
         local = read_local_overrides(context.project.path)
         amendment = local.of_layer(lock.packages)
@@ -154,8 +172,8 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("base", "bootc commit", parent))
     if context.dev:
         inputs.append(Input("definition", "developer build", ".dev"))
-    below = context.workspace.repo().commit(parent).timestamp if parent else 0
-    epoch, clock = content_time(below, lock)
+    parent_time = context.workspace.repo().commit(parent).timestamp if parent else 0
+    epoch, clock = content_time(parent_time, lock)
     token = variant.os_release_token or definition.treefile.mutate_os_release
     name = variant.identity.name or str(definition.treefile.metadata.get("name", ""))
     return BaseJob(
@@ -170,6 +188,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         replace(variant.identity, name=name),
         boot,
         sets.names if sets else None,
+        below,
     )
 
 
@@ -233,26 +252,17 @@ def build_base(
     repo = workspace.repo()
     with workspace.scratch(job.target.kind) as scratch:
         root = scratch / "root"
-        if job.parent:
-            with reporter.step("check out the bootc tree"):
-                checkout(repo, Tree.load(repo, job.parent), str(root), link=False)
-                reopen(root)
-            below = read_inventory(root).nevras()
-        else:
-            prepare_root(root)
-            below = ()
-        populate(
+        _install(context, job, root, reporter)
+        arrange(
             root,
             job.definition,
-            job.lock,
-            workspace,
+            run=partial(run_script, root, before_shell=context.before_shell),
             source_date_epoch=job.epoch,
-            before_shell=context.before_shell,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),
             name=job.identity.name,
         )
-        kernel, inventory = _finish_tree(context, job, root, below, reporter)
+        kernel, inventory = _finish_tree(context, job, root, reporter)
         called = parse(osrelease.read(root, str(job.target))).get("NAME", "Linux")
         with reporter.step("commit") as step, writing(repo) as writer:
             commit = commit_directory(
@@ -314,17 +324,28 @@ def _swapped(context: BuildContext, job: BaseJob) -> list[dict[str, str]]:
     return found + (given if isinstance(given, list) else [])
 
 
-def _finish_tree(
-    context: BuildContext,
-    job: BaseJob,
-    root: Path,
-    below: Sequence[NEVRA],
-    reporter: Reporter,
-) -> tuple[str, Inventory]:
-    """From an installed root to the tree that is committed; returns its kernel and packages.
+def _install(context: BuildContext, job: BaseJob, root: Path, reporter: Reporter) -> None:
+    """Make the root that the layer's packages are in, or take it as it was made before."""
+    workspace, transaction = context.workspace, job.transaction
+    kept = KeptSteps(workspace, job.target)
+    with packages_at_hand(job.lock, job.definition.repos, workspace, reporter) as files:
+        if kept.restore(transaction.step, root, reporter):
+            return
+        if job.parent:
+            with reporter.step("check out the bootc tree"):
+                repo = workspace.repo()
+                checkout(repo, Tree.load(repo, job.parent), str(root), link=False)
+                reopen(root)
+        else:
+            prepare_root(root)
+        install_packages(root, transaction, files, workspace, reporter)
+        kept.keep(transaction.step, root, reporter)
 
-    below: the packages of the layer it was put on.
-    """
+
+def _finish_tree(
+    context: BuildContext, job: BaseJob, root: Path, reporter: Reporter
+) -> tuple[str, Inventory]:
+    """From an installed root to the tree that is committed; returns its kernel and packages."""
     if job.target.kind == "coreos":
         check_composefs(root, job.stream.composefs)
     with reporter.step("normalise the tree") as step:
@@ -337,7 +358,7 @@ def _finish_tree(
             + ", ".join(normalised.dropped[:5])
         )
     inventory = read_inventory(root)
-    check_locked(inventory.nevras(), job.lock, below, job.target)
+    check_locked(inventory.nevras(), job.lock, job.below, job.target)
     check_no_node_packages(
         inventory.nevras(),
         context.project.node_only,

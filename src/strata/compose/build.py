@@ -17,6 +17,7 @@ from strata.compose.fetch import at_hand
 from strata.compose.graph import build_order
 from strata.compose.job import Job
 from strata.compose.node import prepare_node
+from strata.compose.steps import Fate, fates, steps_json
 from strata.compose.verify import Verification
 from strata.container.stored import find_stored
 from strata.core.clock import rfc3339
@@ -40,7 +41,8 @@ BUILT, UP_TO_DATE, WOULD_BUILD = "built", "up to date", "would build"
 class BuildResult:
     """What became of one target. changes: why it was built; empty when it was built first.
 
-    verified: the comparison with a second build, when there was one.
+    steps: what became of each step; empty when none is made. verified: the comparison with a second
+    build, when there was one.
     """
 
     target: Target
@@ -48,6 +50,7 @@ class BuildResult:
     record: BuildRecord | None
     compared: tuple[Input, ...]
     changes: tuple[InputChange, ...]
+    steps: tuple[Fate, ...] = ()
     seconds: float = 0.0
     verified: Verification | None = None
 
@@ -198,9 +201,11 @@ def _build(
             return BuildResult(target, UP_TO_DATE, earlier, job.inputs, ())
         for change in changes:
             reporter.note(f"{target}: {change}")
+        found = fates(job.steps, earlier.outputs.get("steps") if earlier else None)
         if dry_run:
-            return BuildResult(target, WOULD_BUILD, earlier, job.inputs, changes)
-        outputs = run_job(job, context, earlier, current, reporter)
+            return BuildResult(target, WOULD_BUILD, earlier, job.inputs, changes, found)
+        made = run_job(job, context, earlier, current, reporter)
+        outputs = {**made, "steps": steps_json(job.steps)}
         steps = tuple(
             StepRecord(item.title, item.seconds, item.size_bytes)
             for item in reporter.timings[first_timing:]
@@ -212,7 +217,7 @@ def _build(
         record.save(context.workspace.record_path(str(target)))
         step.detail(f"{outputs['manifest']}")
     seconds = reporter.timings[-1].seconds
-    return BuildResult(target, BUILT, record, job.inputs, changes, seconds)
+    return BuildResult(target, BUILT, record, job.inputs, changes, found, seconds)
 
 
 def prepare(

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from strata.core.events import Reporter
 from strata.core.files import json_digest, sha256_file
 from strata.core.process import tool_version
 from strata.core.record import Input
+from strata.rpm.answers import Answers
 from strata.rpm.lock import Asked, Lock
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig, load_repo_file
@@ -97,7 +99,7 @@ class Definition:
         self,
         *,
         arch: str,
-        metadata_cache: Path,
+        workspace: Workspace,
         below: Below | None = None,
         pins: Sequence[NEVRA] = (),
     ) -> Lock:
@@ -107,12 +109,13 @@ class Definition:
         """
         return solve(
             self.repos,
-            read_states(self.repos, metadata_cache),
+            read_states(self.repos, workspace.metadata),
             self.requests,
             arch=arch,
-            metadata_cache=metadata_cache,
+            metadata_cache=workspace.metadata,
             wishes=replace(self.wishes, pins=tuple(pins)),
             below=below,
+            answers=Answers(workspace.solved, f"{tool_version('dnf')}, {source_digest()}"),
         )
 
 
@@ -238,6 +241,7 @@ def tool_inputs(tools: Sequence[str] = TOOLS) -> tuple[Input, ...]:
     return (*found, Input("strata", "source", f"sha256:{source_digest()}"))
 
 
+@cache
 def source_digest() -> str:
     """sha256 over the rooms of strata's source that decide an image's bytes."""
     root = Path(strata.__file__).parent

@@ -20,6 +20,7 @@ from strata.compose.definitions import content_time, load_definition, tool_input
 from strata.compose.extensionsolve import Solved, Solver, together
 from strata.compose.nodenative import base_root
 from strata.compose.overlaymount import overlay_mount
+from strata.compose.steps import IMAGE, Step
 from strata.compose.store import publish
 from strata.container import derive
 from strata.container.labels import LAYER_TITLE, VERSION
@@ -71,6 +72,11 @@ class ExtensionsJob:
     node: Base
     inputs: tuple[Input, ...]
     epoch: int
+
+    @property
+    def steps(self) -> Step:
+        """The one step."""
+        return Step(IMAGE, self.inputs)
 
     def build(
         self,

@@ -1,66 +1,98 @@
-"""Packages, overlays and scripts go into a root: the part of a compose that all layers share."""
+"""Locked packages go into a root: the first step of a layer's build, and what it follows from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from strata.compose.arrange import arrange
-from strata.compose.definitions import Definition
-from strata.compose.sandbox import BeforeShell, run_script
+from strata.compose.definitions import Definition, tool_inputs
+from strata.compose.steps import INSTALL, Step
 from strata.compose.workspace import Workspace
 from strata.core.events import Reporter
+from strata.core.files import json_digest
+from strata.core.record import Input
 from strata.rpm.cache import PackageCache
 from strata.rpm.evict import in_use
 from strata.rpm.install import install
 from strata.rpm.lock import Lock
+from strata.rpm.repofile import RepoConfig
 
 
-def populate(
-    root: Path,
-    definition: Definition,
-    lock: Lock,
-    workspace: Workspace,
-    *,
-    source_date_epoch: int,
-    before_shell: BeforeShell | None = None,
-    reporter: Reporter,
-    before_scripts: Callable[[], None] = lambda: None,
-    name: str = "",
-) -> None:
-    """Install a lock's packages, take out what is not wanted of them, apply the overlays and what
-    else the treefile adds, run the scripts, in that order.
+@dataclass(frozen=True)
+class Transaction:
+    """All that an installed root follows from.
 
-    before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
-    empty for the treefile's. before_shell: see `run_script`.
-    Raises RepositoryError, DigestError, SignatureError, OfflineError, PackageError,
-    ToolFailedError, DefinitionError, TreeError.
+    below: the commit that the root had before, or empty. replaces: names of packages there that
+    may go for another build of theirs. epoch: the time that the package database says, in seconds.
     """
-    treefile = definition.treefile
+
+    lock: Lock
+    below: str
+    documentation: bool
+    replaces: tuple[str, ...]
+    epoch: int
+
+    @staticmethod
+    def of(definition: Definition, lock: Lock, below: str, epoch: int) -> Transaction:
+        """The transaction of a layer's definition."""
+        documentation = definition.treefile.documentation
+        return Transaction(lock, below, documentation, tuple(definition.amendment.names), epoch)
+
+    @property
+    def step(self) -> Step:
+        """The transaction as a step of a build."""
+        packages = [[str(one.nevra), one.sha256] for one in self.lock.packages]
+        reads = [
+            Input("lock", "packages", json_digest(packages)),
+            Input("treefile", "documentation", str(self.documentation).lower()),
+            Input("with", "replaced packages", json_digest(list(self.replaces))),
+            Input("definition", "architecture", self.lock.arch),
+            Input("clock", "time of the content", str(self.epoch)),
+            *([Input("base", "what lies below", self.below)] if self.below else []),
+            *tool_inputs(("dnf", "rpm")),
+        ]
+        return Step(INSTALL, tuple(sorted(reads)))
+
+
+@contextmanager
+def packages_at_hand(
+    lock: Lock, repos: Sequence[RepoConfig], workspace: Workspace, reporter: Reporter
+) -> Iterator[list[Path]]:
+    """Have a lock's packages, in its order, for the length of the block; all are verified.
+
+    Raises RepositoryError, DigestError, SignatureError, OfflineError.
+    """
     with in_use(workspace.packages):
         with reporter.step("fetch packages") as step:
-            paths = PackageCache(workspace.packages).fetch(lock, definition.repos)
+            paths = PackageCache(workspace.packages).fetch(lock, repos)
             step.detail(f"{len(paths)} packages")
-        if paths:
-            with reporter.step("install packages") as step:
-                install(
-                    root,
-                    [paths[package.nevra] for package in lock.packages],
-                    arch=lock.arch,
-                    source_date_epoch=source_date_epoch,
-                    documentation=treefile.documentation,
-                    scratch=workspace.work,
-                    step=step,
-                    replaces=definition.amendment.names,
-                )
-                step.detail(f"{len(paths)} packages")
-    arrange(
-        root,
-        definition,
-        run=partial(run_script, root, before_shell=before_shell),
-        source_date_epoch=source_date_epoch,
-        reporter=reporter,
-        before_scripts=before_scripts,
-        name=name,
-    )
+        yield [paths[package.nevra] for package in lock.packages]
+
+
+def install_packages(
+    root: Path,
+    transaction: Transaction,
+    files: Sequence[Path],
+    workspace: Workspace,
+    reporter: Reporter,
+) -> None:
+    """Install a transaction's packages, which are at hand as files, into a root.
+
+    Raises PackageError, ToolFailedError, NoSpaceError.
+    """
+    if not files:
+        return
+    with reporter.step("install packages") as step:
+        install(
+            root,
+            files,
+            arch=transaction.lock.arch,
+            source_date_epoch=transaction.epoch,
+            documentation=transaction.documentation,
+            scratch=workspace.work,
+            step=step,
+            replaces=transaction.replaces,
+        )
+        step.detail(f"{len(files)} packages")

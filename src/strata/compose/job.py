@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from strata.compose.context import BuildContext
+from strata.compose.steps import Step
 from strata.core.events import Reporter
 from strata.core.record import BuildRecord, Input
 from strata.rpm.lock import Lock
@@ -30,6 +31,10 @@ class Job(Protocol):
     @property
     def epoch(self) -> int:
         """The time that files and records say."""
+
+    @property
+    def steps(self) -> Step:
+        """The last of the steps that it is built in, which stands on the others."""
 
     def build(
         self,

@@ -45,7 +45,7 @@ def lock_for(
         else:
             lock = definition.lock(
                 arch=context.arch,
-                metadata_cache=context.workspace.metadata,
+                workspace=context.workspace,
                 below=Below(root=root),
             )
         on = " on top of the base" if target.kind == "node" else ""
@@ -101,7 +101,7 @@ def amended_lock(
         names = definition.amendment.names
         changed = definition.lock(
             arch=context.arch,
-            metadata_cache=context.workspace.metadata,
+            workspace=context.workspace,
             below=Below(root=root),
             pins=[one.nevra for one in lock.packages if one.nevra.name not in names],
         )

@@ -118,7 +118,7 @@ def update_locks(
                     )
                     new = definition.lock(
                         arch=arch,
-                        metadata_cache=context.workspace.metadata,
+                        workspace=context.workspace,
                         below=on.below,
                         pins=fixed,
                     )

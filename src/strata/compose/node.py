@@ -29,6 +29,7 @@ from strata.compose.hotfix import (
     check_not_expired,
     standings,
 )
+from strata.compose.install import Transaction
 from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.nodechecks import (
     STREAM_CLASS_LABEL,
@@ -37,6 +38,7 @@ from strata.compose.nodechecks import (
     stream_class,
 )
 from strata.compose.nodenative import NodeLayers, build_native
+from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
 from strata.container.labels import METALAYER, TARGET
@@ -81,6 +83,20 @@ class NodeJob:
     hotfix: Hotfix | None
     debts: tuple[Debt, ...]
     hotfix_debts: tuple[Debt, ...]
+    engine: str
+
+    @property
+    def transaction(self) -> Transaction:
+        """What is installed."""
+        return Transaction.of(self.definition, self.lock, self.base.commit, self.epoch)
+
+    @property
+    def steps(self) -> Step:
+        """The last of the steps: the installed packages become a tree, and that layers. What an
+        engine of containers does is one step to us."""
+        if self.engine == BUILDAH:
+            return Step(IMAGE, self.inputs)
+        return Step(IMAGE, (), (Step(TREE, self.inputs, (self.transaction.step,)),))
 
     def build(
         self,
@@ -176,6 +192,7 @@ def prepare_node(
         hotfix,
         tuple(debts),
         tuple(hotfix_debts),
+        context.engine,
     )
 
 
@@ -223,11 +240,9 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             context,
             job.target,
             job.definition,
-            job.lock,
-            job.base.commit,
+            job.transaction,
             labels=job.labels,
             own=written_layers(layout, Manifest.parse(layout.read(prior))) if prior else {},
-            epoch=job.epoch,
             reporter=reporter,
         )
     check_locked(made.packages, job.lock, job.below, job.target)

@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
 from strata.compose.amend import Swap, apply_swaps
+from strata.compose.arrange import arrange
 from strata.compose.components import RPMDB
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition
-from strata.compose.install import populate
+from strata.compose.install import Transaction, install_packages, packages_at_hand
+from strata.compose.kept import KeptSteps
 from strata.compose.nodechecks import write_labels
 from strata.compose.nodekernel import settle_kernel
 from strata.compose.normalise import clean_node, find_kernel, kernels, reopen, tree_path
-from strata.compose.overlaymount import overlay_mount
+from strata.compose.overlaymount import UPPER, overlay_mount
 from strata.compose.pyc import keep_pyc
+from strata.compose.sandbox import run_script
 from strata.container import derive
 from strata.container.labels import LINUX
 from strata.container.layers import Layer
@@ -29,7 +33,6 @@ from strata.core.files import canonical_json, remove_tree
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, Inventory, read_inventory
-from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
 from strata.treefile.target import Target
 
@@ -54,35 +57,42 @@ def build_native(
     context: BuildContext,
     target: Target,
     definition: Definition,
-    lock: Lock,
-    base: str,
+    transaction: Transaction,
     *,
     labels: Mapping[str, str],
     own: Mapping[str, Layer],
-    epoch: int,
     reporter: Reporter,
 ) -> NodeLayers:
-    """Build a node layer's layers on a base's commit.
+    """Build a node layer's layers on a base's commit, which is what lies below the transaction.
 
     labels: kept in the tree, too. own: the layers of the image before, by title; what comes out
     again is not written again.
     """
     layout = context.workspace.layout
-    tree = Tree.load(context.workspace.repo(), base)
+    tree = Tree.load(context.workspace.repo(), transaction.below)
+    epoch = transaction.epoch
     view = derive.container_view(tree)
-    with base_root(context, tree) as lower, context.workspace.scratch("node") as scratch:
+    workspace = context.workspace
+    kept = KeptSteps(workspace, target)
+    with (
+        base_root(context, tree) as lower,
+        workspace.scratch("node") as scratch,
+        packages_at_hand(transaction.lock, definition.repos, workspace, reporter) as files,
+    ):
+        before = read_inventory(lower)
+        release = osrelease.read(lower, "the base image")
+        pyc = keep_pyc(lower, lower)
+        kernel = [find_kernel(lower)] if kernels(lower) else []
+        there = kept.restore(transaction.step, scratch / UPPER, reporter)
         with overlay_mount(lower, scratch) as mount:
-            before = read_inventory(mount.merged)
-            release = osrelease.read(mount.merged, "the base image")
-            kept = keep_pyc(mount.merged, lower)
-            kernel = [find_kernel(mount.merged)] if kernels(mount.merged) else []
-            populate(
+            if not there:
+                install_packages(mount.merged, transaction, files, workspace, reporter)
+                kept.keep(transaction.step, mount.upper, reporter)
+            arrange(
                 mount.merged,
                 definition,
-                lock,
-                context.workspace,
+                run=partial(run_script, mount.merged, before_shell=context.before_shell),
                 source_date_epoch=epoch,
-                before_shell=context.before_shell,
                 reporter=reporter,
             )
             added = osrelease.read(mount.merged, str(target))
@@ -91,7 +101,7 @@ def build_native(
             replacing = settle_kernel(
                 mount.merged, kernel, source_date_epoch=epoch, reporter=reporter
             )
-            restored = kept.restore(mount.merged)
+            restored = pyc.restore(mount.merged)
             if restored:
                 reporter.note(f"{len(restored)} .pyc files of the base were put back")
             swaps = definition.amendment.swaps
@@ -112,8 +122,8 @@ def build_native(
                 ]
                 layers = [layer.result() for layer in writing]
             pkglist = canonical_json({"rpmdb.pkglist": inventory.pkglist()})
-            files = {PKGLIST_PATH: pkglist}
-            layers.append(derive.file_layer(layout, PKGLIST_TITLE, files, view))
+            listed = {PKGLIST_PATH: pkglist}
+            layers.append(derive.file_layer(layout, PKGLIST_TITLE, listed, view))
             size = sum(layer.descriptor.size_bytes for layer in layers)
             step.progress(size, size)
             step.detail(f"{len(layers)} layers, {size / 1e6:.1f} MB")

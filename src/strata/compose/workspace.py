@@ -70,7 +70,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """What can be fetched again: packages and metadata."""
+        """What can be fetched or made again: packages, metadata, and what steps made."""
         return self.files / "cache"
 
     @property
@@ -83,12 +83,29 @@ class Workspace:
         """dnf's cache of repository metadata."""
         return self.cache / "metadata"
 
+    @property
+    def solved(self) -> Path:
+        """What the solver answered; of this store alone, a lender's own is not believed."""
+        return self.store / "cache" / "solved"
+
+    @property
+    def steps(self) -> Path:
+        """What steps of builds made, by target and key; of this store alone too."""
+        return self.store / "cache" / "steps"
+
     def limit_cache(self, reporter: Reporter) -> None:
-        """Bring the cache of packages and metadata within its limit, and tell what went."""
-        gone = evict(self.packages, self.metadata, self.cache_limit_bytes, self.opened_ns)
+        """Bring the cache within its limit, and tell what went."""
+        made = (self.solved, self.steps)
+        gone = evict(
+            self.packages,
+            self.metadata,
+            made,
+            limit_bytes=self.cache_limit_bytes,
+            since_ns=self.opened_ns,
+        )
         if gone.count:
             reporter.note(
-                f"removed {gone.count} packages and repositories ({gone.size_bytes / 1e6:.1f} MB) "
+                f"removed {gone.count} entries ({gone.size_bytes / 1e6:.1f} MB) "
                 f"from the cache, those not used for longest: its limit is "
                 f"{self.cache_limit_bytes / 1e6:.0f} MB"
             )

@@ -1,9 +1,9 @@
-"""A limit on the store's cache of packages and of repositories' metadata: what is over it goes, the
-least recently used first; never what the running command used, and nothing while another process
-uses the cache.
+"""A limit on the store's cache of packages, of repositories' metadata, and of what was made from
+them: what is over it goes, the least recently used first; never what the running command used, and
+nothing while another process uses the cache.
 
-A package's last use is its file's access time, a repository's the modification time of dnf's folder
-of it. Both are set by whoever uses them, not left to the file system.
+A file's last use is its access time, a repository's the modification time of dnf's folder of it.
+Both are set by whoever uses them, not left to the file system.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Evicted:
-    """What went: how many packages and repositories, and their size."""
+    """What went: how many entries, and their size."""
 
     count: int
     size_bytes: int
@@ -51,7 +51,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def touch(path: Path) -> None:
-    """Note that a package was used. Its modification time stays: by a hard link, the file may be
+    """Note that a file was used. Its modification time stays: by a hard link, the file may be
     its repository's own."""
     os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
@@ -72,8 +72,17 @@ def to_evict(entries: Iterable[Entry], limit_bytes: int, since_ns: int) -> list[
     return gone
 
 
-def evict(packages: Path, metadata: Path, limit_bytes: int, since_ns: int) -> Evicted:
-    """Bring the two cache folders together within a limit. since_ns: as `to_evict` has it.
+def evict(
+    packages: Path,
+    metadata: Path,
+    made: Sequence[Path] = (),
+    *,
+    limit_bytes: int,
+    since_ns: int,
+) -> Evicted:
+    """Bring the cache folders together within a limit. since_ns: as `to_evict` has it.
+
+    made: folders of files that stand for themselves; they are the caller's alone.
 
     Does nothing while another process uses them: the next build will.
     """
@@ -85,7 +94,9 @@ def evict(packages: Path, metadata: Path, limit_bytes: int, since_ns: int) -> Ev
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Evicted(0, 0)
-        gone = to_evict([*_packages(packages), *_repositories(metadata)], limit_bytes, since_ns)
+        files = [entry for folder in made for entry in _files(folder)]
+        entries = [*_packages(packages), *_repositories(metadata), *files]
+        gone = to_evict(entries, limit_bytes, since_ns)
         for entry in gone:
             for path in entry.paths:
                 remove_tree(path)
@@ -109,3 +120,10 @@ def _repositories(cache: Path) -> Iterator[Entry]:
         files = [*beside, *(path for path in folder.rglob("*") if path.is_file())]
         size = sum(path.stat().st_size for path in files)
         yield Entry((folder, *beside), size, folder.stat().st_mtime_ns)
+
+
+def _files(folder: Path) -> Iterator[Entry]:
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        if not path.is_dir():
+            yield Entry((path,), status.st_size, status.st_atime_ns)

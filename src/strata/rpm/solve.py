@@ -15,6 +15,7 @@ from typing import Any
 from strata.core.errors import OfflineError, PackageError, RepositoryError
 from strata.core.network import HINT, offline
 from strata.rpm import dnf
+from strata.rpm.answers import Answers
 from strata.rpm.evict import in_use
 from strata.rpm.lock import Asked, Lock, LockedPackage
 from strata.rpm.nevra import NEVRA
@@ -87,11 +88,12 @@ def solve(
     wishes: Wishes | None = None,
     below: Below | None = None,
     dependencies: bool = True,
+    answers: Answers | None = None,
 ) -> Lock:
     """Solve requests into a lock.
 
     states: of the same repositories, read before. dependencies: whether what
-    the requests depend on comes along.
+    the requests depend on comes along. answers: of earlier questions; None asks dnf anyway.
     Raises PackageError (not found, unsolvable), RepositoryError (also when a repository changed
     since its state was read), OfflineError, ToolFailedError.
     """
@@ -115,10 +117,15 @@ def solve(
             {"text": item.text, "source": item.source, "repo": item.repo} for item in requests
         ],
     }
-    answer = _ask(task, described, arch, metadata_cache, below.root)
-    _raise_error(answer, repos, requests)
-    _check_indexes(answer["indexes"], every_state)
-    keep_states(every, every_state, metadata_cache)
+    key = answers.key(task, described, every_state, arch, below.root) if answers else ""
+    answer = answers.recall(key) if answers else None
+    if answer is None:
+        answer = _ask(task, described, arch, metadata_cache, below.root)
+        _raise_error(answer, repos, requests)
+        _check_indexes(answer["indexes"], every_state)
+        keep_states(every, every_state, metadata_cache)
+        if answers:
+            answers.keep(key, answer)
     generated = max((state.revision or 0 for state in states), default=0)
     repositories = {state.id: f"sha256:{state.repomd}" for state in states}
     packages = sorted(map(_locked, answer["packages"]), key=lambda package: package.nevra)
