@@ -69,6 +69,7 @@ def test_a_cause_by_name(path: str, expected: str) -> None:
         ("jobs: 8", "jobs: 4", "the number of CPUs"),
         ("-j8 -O2", "-j4 -O2", "the number of CPUs"),
         ("seed 182736", "seed 92837", "a random number"),
+        ("built 201912311234567", "built 21729384717201", "a random number"),
         ("id=6f1ed002ab5595859014ebf0951522d9", "id=" + "ab" * 16, "a random number"),
         ("in /srv/store/work/bootc.x/root", "in /srv/store/work/again.abc/bootc", "the folder"),
         ("UTC", "Asia/Kathmandu", "the time zone"),

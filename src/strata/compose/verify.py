@@ -123,9 +123,9 @@ _BY_PATH = tuple(
 _OS_RELEASE = re.compile(r"/os-release$")
 _WORD = re.compile(r"[^\s=\"',;()]+")
 _DATE = re.compile(
-    r"(19|20)\d\d-?[01]\d-?[0-3]\d"  # a day
+    r"(?<!\d)(19|20)\d\d-?[01]\d-?[0-3]\d(?!\d)"  # a day
     r"|\d{1,2}:\d\d(:\d\d)?"  # a time of day
-    r"|1[6-9]\d{8}|2\d{9}"  # seconds since 1970
+    r"|(?<!\d)(1[6-9]\d{8}|2\d{9})(?!\d)"  # seconds since 1970
     r"|(Mon|Tue|Wed|Thu|Fri|Sat|Sun),?"
     r"|(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 )
