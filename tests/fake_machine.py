@@ -40,6 +40,7 @@ class FakeMachine:
         host.STATE = root / "run/state.json"
         host.BACKUP = root / "run/etc-before"
         host.LOCK = root / "run/lock"
+        host.JOURNAL, host.NOW = root / "run/journal.jsonl", root / "run/now"
         # As on a machine: /ostree is a link, and the kernel names mounts by their real path.
         host.CHECKOUT = root / "ostree/repo/tmp/node-image"
         host.ETC, host.USR = str(self.etc), str(self.usr)

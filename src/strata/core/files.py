@@ -73,22 +73,34 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
+def locked(
+    path: Path,
+    what: str,
+    *,
+    wait: bool = True,
+    waiting: Callable[[str], None] = lambda holder: None,
+) -> Iterator[None]:
     """Hold an exclusive lock on a file (made if missing) for the length of the block.
 
-    what: named in the error when `wait` is false and someone else holds it.
+    what: named in the error when `wait` is false and someone else holds it. waiting: called once
+    before waiting for another process, with its id (empty when it is not known).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StrataError(
-                f"another process is using {what}",
-                hint="wait for it to finish",
-                context={"lock": path},
-            ) from None
+            if not wait:
+                raise StrataError(
+                    f"another process is using {what}",
+                    hint="wait for it to finish",
+                    context={"lock": path},
+                ) from None
+            waiting(os.pread(fd, 32, 0).decode("ascii", "replace").strip())
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(fd)

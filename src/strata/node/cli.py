@@ -7,19 +7,21 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from strata import __version__
 from strata.core.errors import InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
-from strata.core.process import os_error
-from strata.node import host
+from strata.core.process import os_error, require_root
+from strata.node import host, mounts
 from strata.node.finish import finish
-from strata.node.host import State
 from strata.node.overlay import overlay
+from strata.node.phases import agent_lock
 from strata.node.pull import pull
+from strata.node.status import Status
+from strata.node.telling import Telling
+from strata.node.undo import undo
 from strata.node.units import MARKER, write_units
 from strata.oci.reference import ImageReference
 
@@ -65,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, call, text in (
         ("overlay", _overlay, "merge /etc and lay the pulled image over /usr"),
         ("finish", _finish, "record success and switch to multi-user.target"),
+        ("undo", _undo, "take the overlay back: /usr and /etc are what they were"),
     ):
         commands.add_parser(name, help=text, description=text.capitalize() + ".").set_defaults(
             call=call
@@ -95,9 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors are printed, never raised."""
     arguments = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
-    sink = json_lines(sys.stderr) if arguments.log == "json" else plain(sys.stderr)
+    telling = Telling(json_lines(sys.stderr) if arguments.log == "json" else plain(sys.stderr))
+    arguments.telling = telling
     try:
-        arguments.call(arguments, Reporter(sink))
+        arguments.call(arguments, Reporter(telling))
     except StrataError as error:
         return _report(error)
     except KeyboardInterrupt:
@@ -125,7 +129,13 @@ def _report(error: StrataError) -> int:
 
 def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
     text = arguments.image or host.configured_image()
-    state = pull(ImageReference.parse(text), retry_for_s=arguments.retry_for, reporter=reporter)
+    with arguments.telling.watched(text):
+        state = pull(
+            ImageReference.parse(text),
+            retry_for_s=arguments.retry_for,
+            reporter=reporter,
+            trouble=arguments.telling.trouble,
+        )
     sys.stdout.write(
         f"pulled {state.manifest_digest}: {state.fetched_bytes / 1e6:.1f} MB fetched of "
         f"{state.image_bytes / 1e6:.1f} MB in {state.pull_seconds:.1f} s\n"
@@ -141,25 +151,19 @@ def _finish(arguments: argparse.Namespace, reporter: Reporter) -> None:
     finish(reporter)
 
 
+def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    require_root("undoing the overlay")
+    mounts.join_machine()
+    with agent_lock(reporter):
+        undo(reporter)
+
+
 def _status(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    state = State.load()
+    status = Status.load()
     if arguments.json:
-        sys.stdout.write(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
+        sys.stdout.write(json.dumps(status.to_json(), indent=2, sort_keys=True) + "\n")
         return
-    peak = max(state.pull_peak_bytes, state.overlay_peak_bytes)
-    rows = [("phase", state.phase)]
-    if state.phase != host.NOTHING:
-        rows += [
-            ("image", state.image),
-            ("digest", state.manifest_digest),
-            ("version", state.version),
-            ("fetched", f"{state.fetched_bytes / 1e6:.1f} of {state.image_bytes / 1e6:.1f} MB"),
-            ("pull", f"{state.pull_seconds:.1f} s"),
-            ("overlay", f"{state.overlay_seconds:.1f} s"),
-            ("peak memory", f"{peak / 1e6:.0f} MB"),
-            ("/etc", f"{state.etc_changed} changes, {len(state.etc_kept)} kept"),
-        ]
-    for name, value in rows:
+    for name, value in status.rows():
         sys.stdout.write(f"{name:12} {value}\n")
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
-from strata.core.files import locked
 from strata.core.process import require_root, run
 from strata.node import host
 from strata.node.host import State
+from strata.node.phases import FINISH, agent_lock, phase
 
 TARGET = "multi-user.target"
 
@@ -19,14 +19,14 @@ TARGET = "multi-user.target"
 def finish(reporter: Reporter) -> State:
     """Record success and switch to multi-user.target without waiting for it."""
     require_root("switching the target")
-    with locked(host.LOCK, "the node agent", wait=False):
+    with agent_lock(reporter):
         state = State.load()
         if state.phase not in (host.OVERLAID, host.FINISHED):
             raise StrataError(
                 "the node image is not overlaid", hint="run strata-node overlay first"
             )
-        state = state.at(host.FINISHED)
-        state.save()
-    with reporter.step(f"switch to {TARGET}"):
-        run(["systemctl", "--no-block", "isolate", TARGET])
+        with phase(FINISH, reporter):
+            state = state.at(host.FINISHED)
+            state.save()
+            run(["systemctl", "--no-block", "isolate", TARGET])
     return state

@@ -15,10 +15,11 @@ import time
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
-from strata.core.files import locked, mount_points
+from strata.core.files import mount_points
 from strata.core.process import Completed, os_error, require_root, run
 from strata.node import etcapply, etcmerge, host, mounts, undo
 from strata.node.host import State
+from strata.node.phases import MERGE, MOUNT, RECONCILE, agent_lock, phase, tell_interruption
 
 MODULES = "lib/modules"
 # What systemd-sysusers writes in /etc; kept before, whatever the merge plans.
@@ -40,7 +41,7 @@ def overlay(reporter: Reporter) -> State:
     require_root("overlaying the node image")
     host.require_booted()
     mounts.join_machine()
-    with locked(host.LOCK, "the node agent", wait=False):
+    with agent_lock(reporter):
         state = State.load()
         if state.phase in (host.OVERLAID, host.FINISHED):
             reporter.note(f"the node image {state.manifest_digest} is overlaid already")
@@ -50,6 +51,7 @@ def overlay(reporter: Reporter) -> State:
                 "there is no pulled node image to overlay", hint="run strata-node pull first"
             )
         undo.preload()
+        tell_interruption(reporter)
         undo.recover(reporter)
         try:
             done = _overlay(state, reporter)
@@ -76,14 +78,15 @@ def _undone(error: StrataError) -> StrataError:
 def _overlay(state: State, reporter: Reporter) -> State:
     """Everything that `take_back` undoes, and the state that says it is done."""
     started = time.monotonic()
-    with reporter.step("merge /etc") as step:
+    with phase(MERGE, reporter) as step:
         plan = _merge_etc()
         step.detail(f"{len(plan.actions)} changes, {len(plan.kept)} of this machine's kept")
     for kept in plan.kept:
         reporter.note(f"kept /etc/{kept.path}: {kept.reason}")
-    with reporter.step("mount the node image over /usr"):
+    with phase(MOUNT, reporter):
         _mount()
-    _tell_the_system(reporter)
+    with phase(RECONCILE, reporter):
+        _tell_the_system(reporter)
     done = state.at(
         host.OVERLAID,
         overlay_seconds=round(time.monotonic() - started, 2),

@@ -14,17 +14,19 @@ from strata.container.importer import import_image
 from strata.container.labels import VERSION
 from strata.core.errors import TransportError
 from strata.core.events import Reporter
-from strata.core.files import locked, remove_tree
+from strata.core.files import remove_tree
 from strata.core.process import require_root
 from strata.node import host, mounts, undo
 from strata.node.host import State
+from strata.node.phases import CHECKOUT, PULL, agent_lock, phase, tell_interruption
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
-RETRY_SECONDS = 10.0
+# Upstream tries every 10 s, for ever; the first tries come sooner.
+FIRST_RETRY_S, RETRY_S = 1.0, 10.0
 
 
 def pull(
@@ -33,36 +35,42 @@ def pull(
     retry_for_s: float | None,
     reporter: Reporter,
     sleep: Callable[[float], None] = time.sleep,
+    trouble: Callable[[str], None] = lambda text: None,
 ) -> State:
     """Pull an image and check it out; returns the machine's new state.
 
-    retry_for_s: how long to try again, every 10 s, when the registry fails; None: for ever.
+    retry_for_s: how long to try again when the registry fails, after 1, 2, 4, 8, then every 10 s;
+    None: for ever. trouble: told what is wrong, to say it where a person sees it.
     Raises NotRootError, StrataError, TransportError, DigestError, ArchitectureError, NoSpaceError.
     """
     require_root("pulling the node image")
     host.require_booted()
     mounts.join_machine()
-    with locked(host.LOCK, "the node agent", wait=False):
+    with agent_lock(reporter):
         state = State.load()
         if state.phase in (host.OVERLAID, host.FINISHED):
             reporter.note(f"the node image {state.manifest_digest} is on this machine already")
             return state
         undo.preload()
+        tell_interruption(reporter)
         undo.recover(reporter)
         mounts.private_namespace()
         if mounts.is_read_only(str(host.REPO)):
             mounts.make_writable(str(host.SYSROOT))
         started = time.monotonic()
         deadline = None if retry_for_s is None else started + retry_for_s
+        pause_s = FIRST_RETRY_S
         while True:
             try:
                 state = _pull_once(reference, reporter)
                 break
             except TransportError as error:
-                if deadline is not None and time.monotonic() + RETRY_SECONDS > deadline:
+                if deadline is not None and time.monotonic() + pause_s > deadline:
                     raise
-                reporter.warn(f"{error.message}; trying again in {RETRY_SECONDS:g} s")
-                sleep(RETRY_SECONDS)
+                reporter.warn(f"{error.message}; trying again in {pause_s:g} s")
+                trouble(f"{error.message}; it is tried again until it works")
+                sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_S)
         state = state.at(
             host.PULLED,
             pull_seconds=round(time.monotonic() - started, 2),
@@ -74,12 +82,12 @@ def pull(
 
 def _pull_once(reference: ImageReference, reporter: Reporter) -> State:
     repo = Repo.open(host.REPO)
-    with open_source(reference, architecture=host.architecture()) as source:
+    with phase(PULL, reporter), open_source(reference, architecture=host.architecture()) as source:
         reporter.note(f"the target node image is {reference}, {source.manifest_digest}")
         result = import_image(source, repo, reference=reference, reporter=reporter)
         version = source.config.labels.get(VERSION, "")
         size = sum(layer.size_bytes for layer in source.manifest.layers)
-    with reporter.step("check out the node image") as step:
+    with phase(CHECKOUT, reporter) as step:
         remove_tree(host.CHECKOUT)
         checkout(repo, Tree.load(repo, result.merge_commit), str(host.CHECKOUT), link=True)
         step.detail(str(host.CHECKOUT))

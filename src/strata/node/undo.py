@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from strata.core.events import Reporter
 from strata.core.files import mounts_under
 from strata.core.process import run
-from strata.node import etcapply, host, mounts
+from strata.node import etcapply, host, journal, mounts
+from strata.node.host import State
 
 
 def preload() -> None:
@@ -54,6 +55,27 @@ def take_back() -> bool:
     if overlaid:
         run(["systemctl", "daemon-reload"], check=False)  # the units are the booted ones again
     return overlaid or unmounted or changed
+
+
+def undo(reporter: Reporter) -> State:
+    """Take an overlay back that went through; the pulled image stays, to be overlaid again.
+
+    The caller holds the agent's lock. Raises StrataError.
+    """
+    state = State.load()
+    preload()
+    with undisturbed():
+        found = take_back()
+        if state.phase in (host.OVERLAID, host.FINISHED):
+            state = state.at(host.PULLED, etc_changed=0, etc_kept=(), kernel_note="")
+            state.save()
+            journal.write("undo", journal.UNDONE)
+    if found:
+        reporter.note("/usr is the booted one again, and /etc is as it was before the overlay")
+        reporter.warn("services that were started from the node image run on until they end")
+    else:
+        reporter.note("nothing is overlaid: there is nothing to undo")
+    return state
 
 
 def recover(reporter: Reporter) -> None:
