@@ -163,6 +163,13 @@ class SignedReference:
             return SignedReference.parse(text)
         return SignedReference(SignaturePolicy(), ImageReference.parse(text))
 
+    @staticmethod
+    def parse_pullspec(text: str) -> SignedReference:
+        """Read any form, or a registry's name alone (`HOST/NAME@sha256:…`). Raises UsageError."""
+        if not text.startswith("ostree-") and text.partition(":")[0] not in _TRANSPORTS:
+            return SignedReference(SignaturePolicy(), ImageReference.parse(f"docker://{text}"))
+        return SignedReference.parse_any(text)
+
     def __str__(self) -> str:
         """As ostree-ext shows it: the unverified image of a registry has a form of its own."""
         if self.signature.source == UNVERIFIED and self.image.transport == "docker":
