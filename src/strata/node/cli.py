@@ -7,13 +7,15 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from strata import __version__
-from strata.core.errors import InterruptedByUserError, StrataError
+from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
+from strata.core.text import shown
 from strata.node import host, mounts
 from strata.node.finish import finish
 from strata.node.overlay import overlay
@@ -23,6 +25,7 @@ from strata.node.status import Status
 from strata.node.telling import Telling
 from strata.node.undo import undo
 from strata.node.units import MARKER, write_units
+from strata.node.verify import verify
 from strata.oci.reference import ImageReference
 
 AGENT = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
@@ -77,6 +80,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(call=_status)
+    verifying = commands.add_parser(
+        "verify",
+        help="read all of /usr and compare it with the node image",
+        description="Read every file of the mounted /usr and compare it with the node image's "
+        "commit. Ends with 10 when anything differs.",
+    )
+    verifying.add_argument("--json", action="store_true", help="as JSON")
+    verifying.set_defaults(call=_verify)
     units = commands.add_parser(
         "units",
         help="write the systemd units and the generator",
@@ -156,6 +167,24 @@ def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:
     mounts.join_machine()
     with agent_lock(reporter):
         undo(reporter)
+
+
+def _verify(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    done = verify(reporter)
+    if arguments.json:
+        sys.stdout.write(json.dumps(asdict(done), indent=2, sort_keys=True) + "\n")
+    else:
+        for item in done.differences:
+            sys.stdout.write(f"/usr/{shown(item.path)} {item.what}\n")
+        sys.stdout.write(
+            f"{done.files} files and {done.folders} folders read, {len(done.differences)} differ; "
+            "/usr/lib/modules is the booted one's\n"
+        )
+    if done.differences:
+        raise DigestError(
+            f"/usr differs from the node image in {len(done.differences)} places",
+            hint="strata-node undo, then overlay again; look for a damaged disk",
+        )
 
 
 def _status(arguments: argparse.Namespace, reporter: Reporter) -> None:
