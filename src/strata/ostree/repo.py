@@ -1,5 +1,8 @@
 """A repository, read: objects, trees, refs, what is complete. Writing is the writer's room.
 
+A repository may have a *parent* (libostree's `core.parent`): what it lacks itself is read from
+there, and nothing is ever written to it.
+
 Modes `bare`, `bare-user`, `archive` and `bare-split-xattrs` are read; see `modes`.
 """
 
@@ -48,20 +51,26 @@ class Repo:
     mode: how content objects are kept. fsync: whether its configuration wants writes to be durable.
     """
 
-    def __init__(self, path: Path, mode: str = BARE, *, fsync: bool = True) -> None:
+    def __init__(
+        self, path: Path, mode: str = BARE, *, fsync: bool = True, parent: Repo | None = None
+    ) -> None:
         self.path = path
+        self.parent = parent
         self.mode = STORAGES[mode].mode
         self.fsync = fsync
         self.storage = STORAGES[mode]
         self._objects = str(path / "objects")
 
     @staticmethod
-    def init(path: Path, mode: str = BARE) -> Repo:
-        """Make a repository (or open the one that is there). Raises ObjectError, NoSpaceError."""
+    def init(path: Path, mode: str = BARE, *, parent: Path | None = None) -> Repo:
+        """Make a repository (or open the one that is there). parent: of one that is made; has to be
+        of the same mode. Raises ObjectError, NoSpaceError."""
         if mode not in STORAGES or mode == SPLIT:
             raise ObjectError(f"no repository of mode {mode} can be made")
         written = "archive-z2" if mode == "archive" else mode
         config = f"[core]\nrepo_version=1\nmode={written}\n"
+        if parent is not None:
+            config += f"parent={parent}\n"
         try:
             for folder in _FOLDERS:
                 (path / folder).mkdir(parents=True, exist_ok=True)
@@ -87,6 +96,7 @@ class Repo:
             mode = config.get("core", "mode", fallback=BARE)
             version = config.get("core", "repo_version", fallback="")
             fsync = config.getboolean("core", "fsync", fallback=True)
+            above = config.get("core", "parent", fallback="")
         except (configparser.Error, ValueError) as error:
             raise ObjectError(f"the configuration of {path} cannot be read: {error}") from error
         if version != "1":
@@ -96,14 +106,25 @@ class Repo:
                 f"{path} is a repository of mode {mode}, which is not read",
                 hint=f"known modes: {', '.join(sorted(STORAGES))}",
             )
-        return Repo(path, mode, fsync=fsync)
+        return Repo(path, mode, fsync=fsync, parent=_parent(path, mode, above) if above else None)
 
     # --- objects ---------------------------------------------------------------------------
 
     def object_path(self, checksum: str, kind: str) -> str:
         """Where an object is. kind: file, dirtree, dirmeta, commit, commitmeta."""
+        own = self._own_path(checksum, kind)
+        if self.parent is None or os.path.lexists(own):
+            return own
+        above = self.parent.object_path(checksum, kind)
+        return above if os.path.lexists(above) else own
+
+    def _own_path(self, checksum: str, kind: str) -> str:
         suffix = self.storage.suffix if kind == "file" else kind
         return f"{self._objects}/{checksum[:2]}/{checksum[2:]}.{suffix}"
+
+    def owns(self, checksum: str, kind: str) -> bool:
+        """Whether an object is in this repository itself, and not only in its parent."""
+        return os.path.lexists(self._own_path(checksum, kind))
 
     def has(self, checksum: str, kind: str) -> bool:
         """Whether an object is there."""
@@ -175,7 +196,7 @@ class Repo:
         try:
             return parse_checksum(self.ref_path(ref).read_text(encoding="ascii").strip())
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
+            return self.parent.resolve(ref) if self.parent else None
 
     def rev_parse(self, text: str) -> Checksum:
         """The commit a ref or a checksum names. Raises ObjectError when there is no such commit."""
@@ -190,7 +211,8 @@ class Repo:
 
     def refs(self, prefix: str = "") -> dict[str, Checksum]:
         """All local refs under a prefix (with its slash), sorted."""
-        return self._refs_below(self.path / "refs/heads", prefix)
+        own = self._refs_below(self.path / "refs/heads", prefix)
+        return dict(sorted({**(self.parent.refs(prefix) if self.parent else {}), **own}.items()))
 
     def remote_refs(self) -> dict[str, Checksum]:
         """All refs of remotes, as `REMOTE:NAME`."""
@@ -228,6 +250,8 @@ class Repo:
 
     def is_complete(self, commit: str) -> bool:
         """Whether a commit is there with all its objects, as its writer said."""
+        if self.parent is not None and not self.owns(commit, "commit"):
+            return self.parent.is_complete(commit)
         return self.has(commit, "commit") and not self._partial_path(commit).exists()
 
     def mark_partial(self, commit: str) -> None:
@@ -267,3 +291,13 @@ class Repo:
             yield
         finally:
             os.close(fd)
+
+
+def _parent(path: Path, mode: str, above: str) -> Repo:
+    parent = Repo.open(Path(above))
+    if parent.mode != STORAGES[mode].mode or parent.parent is not None:
+        raise ObjectError(
+            f"the parent {above} of {path} is of another mode, or has a parent itself",
+            hint="both have to be of one mode, and only two are read together",
+        )
+    return parent
