@@ -28,7 +28,7 @@ from strata.ostree.objects import (
     check_name,
 )
 from strata.ostree.tree import MAX_DEPTH, Tree
-from strata.ostree.writer import Writer
+from strata.ostree.writer import Writer, content_checksum
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -67,11 +67,17 @@ class Rules:
     """Which paths of a container a tree takes.
 
     other_tops: whether top-level folders beside usr, etc and var are kept. keep_var: whether /var
-    stays where it is (libostree from 2024.3 on copies it at deploy time).
+    stays where it is (libostree from 2024.3 on copies it at deploy time). without: a folder of the
+    tree whose files are not stored, though the tree names them: the machine has its own there.
     """
 
     other_tops: bool = False
     keep_var: bool = False
+    without: str = ""
+
+    def stores(self, path: str) -> bool:
+        """Whether the content of the file at a path is stored."""
+        return not self.without or not path.startswith(self.without + "/")
 
 
 def map_path(parts: list[str], rules: Rules = Rules()) -> list[str] | None:
@@ -171,7 +177,8 @@ def _add(
     if not where:
         raise ImageError("a layer's root is not a folder")
     if entry.type in (FILE, SYMLINK):
-        checksum = _write(writer, tar, entry)
+        stored = links.rules.stores("/".join(where))
+        checksum = _write(writer, tar, entry) if stored else _name(tar, entry)
     elif entry.type == HARDLINK:
         checksum = links.find(split_path(entry.target))
     else:
@@ -197,14 +204,21 @@ def _folder(layer: LayerTree, where: list[str]) -> Tree:
 
 
 def _write(writer: Writer, tar: TarReader, entry: TarEntry) -> Checksum:
+    header = _header(entry)
+    return writer.content(header, None if header.is_symlink else tar)
+
+
+def _name(tar: TarReader, entry: TarEntry) -> Checksum:
+    return content_checksum(_header(entry), tar)
+
+
+def _header(entry: TarEntry) -> FileHeader:
     if entry.type == SYMLINK:
         target = entry.target.decode("utf-8", "surrogateescape")
         if not target:
             raise ImageError("a link in a layer points to nothing")
-        header = FileHeader(entry.uid, entry.gid, S_IFLNK | 0o777, target, _xattrs(entry))
-        return writer.content(header, None)
-    header = FileHeader(entry.uid, entry.gid, S_IFREG | entry.mode, "", _xattrs(entry))
-    return writer.content(header, tar)
+        return FileHeader(entry.uid, entry.gid, S_IFLNK | 0o777, target, _xattrs(entry))
+    return FileHeader(entry.uid, entry.gid, S_IFREG | entry.mode, "", _xattrs(entry))
 
 
 def _xattrs(entry: TarEntry) -> Xattrs:

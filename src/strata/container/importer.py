@@ -112,13 +112,16 @@ def import_image(
     threads: int = 2,
     keep_var: bool = False,
     signed_by: str = "",
+    without: str = "",
     reporter: Reporter,
 ) -> ImportResult:
     """Import an open image under a reference; layers no image needs any more are let go.
 
     keep_var: see `derived.Rules`. signed_by: the repository's remote whose keys have to have signed
-    the base commit; layers above it are not signed so. Raises ImageError, DigestError,
-    SignatureError, TransportError, ObjectError, NoSpaceError, ToolMissingError.
+    the base commit; layers above it are not signed so. without: a folder whose files are not
+    stored: the commits name them all the same, and the base's stays marked partial. Raises
+    ImageError, DigestError, SignatureError, TransportError, ObjectError, NoSpaceError,
+    ToolMissingError.
     """
     if signed_by and not base_layer_count(source.manifest, source.config):
         raise SignatureError(
@@ -133,7 +136,7 @@ def import_image(
         return there
     with writing(repo) as writer:
         result = _Import(
-            source, repo, writer, reference, threads, keep_var, signed_by, reporter
+            source, repo, writer, reference, threads, keep_var, signed_by, without, reporter
         ).run()
     forget_unneeded(repo)
     return result
@@ -205,11 +208,14 @@ class _Import:
         threads: int,
         keep_var: bool,
         signed_by: str,
+        without: str,
         reporter: Reporter,
     ) -> None:
         self.source, self.repo, self.writer, self.reference = source, repo, writer, reference
         self.threads, self.keep_var, self.reporter = threads, keep_var, reporter
         self.signed_by = signed_by
+        self.without = derived.Rules(without=without)
+        self._skip: frozenset[str] = frozenset()
         self.known = ReadLayers(repo)
         self._refs: dict[str, Checksum] = {}
         self._unpublished = 0
@@ -226,7 +232,9 @@ class _Import:
             base_layers, tree = self._import_base(layers[:count])
             base = Checksum(base_layers[0].commit)
         rest = layers[count:]
-        rules = derived.Rules(not count or _keeps_other_tops(self.repo, tree), self.keep_var)
+        rules = derived.Rules(
+            not count or _keeps_other_tops(self.repo, tree), self.keep_var, self.without.without
+        )
         with self._step("import derived layers", rest) as step:
             done = self._parallel(lambda item: self._import_derived(item, tree, rules, step), rest)
         with self.reporter.step("lay the layers over the base") as merging:
@@ -321,8 +329,10 @@ class _Import:
                 there = (LayerImport(layer.digest, CHUNK, base, 0) for layer, _ in chunks)
                 return [first, *there], Tree.load(self.repo, Checksum(first.commit))
             order = sorted(chunks, key=lambda item: -item[0].size_bytes)
-            done = self._parallel(lambda item: self._import_chunk(item, step), order)
+            self.writer.publish()  # the tree is read from the repository
             tree = Tree.load(self.repo, Checksum(first.commit))
+            self._skip = self._unwanted(tree)
+            done = self._parallel(lambda item: self._import_chunk(item, step), order)
             missing = self._missing(tree)
             if missing and any(not layer.fetched_bytes for layer in done):
                 # What an earlier import left of a chunk is less than the chunk.
@@ -332,7 +342,8 @@ class _Import:
             raise ObjectError(
                 f"the image lacks the object of {missing}", hint="the image is incomplete"
             )
-        self.repo.clear_partial(first.commit)
+        if not self._skip:
+            self.repo.clear_partial(first.commit)
         by_digest = {layer.digest: layer for layer in done}
         return [first, *(by_digest[layer.digest] for layer, _ in chunks)], tree
 
@@ -344,7 +355,7 @@ class _Import:
         objects: list[Checksum] = []
 
         def use(tar: TarReader) -> None:
-            objects.extend(import_layer(self.writer, tar, with_metadata=False)[0])
+            objects.extend(import_layer(self.writer, tar, with_metadata=False, skip=self._skip)[0])
 
         self._read(item, step, use)
         # A synthetic commit keeps the chunk's objects, and says later what was in it.
@@ -397,10 +408,18 @@ class _Import:
             return False
         return True
 
+    def _unwanted(self, tree: Tree) -> frozenset[str]:
+        """The objects that only files below `without` have."""
+        wanted: set[Checksum] = set()
+        unwanted: set[Checksum] = set()
+        for path, checksum in tree.walk_files():
+            (wanted if self.without.stores(path.strip("/")) else unwanted).add(checksum)
+        return frozenset(unwanted - wanted)
+
     def _missing(self, tree: Tree) -> str:
         """The path of a file whose object is not there; empty when all are."""
         for path, checksum in tree.walk_files():
-            if not self.repo.has(checksum, "file"):
+            if self.without.stores(path.strip("/")) and not self.repo.has(checksum, "file"):
                 return path
         return ""
 
@@ -449,7 +468,7 @@ class _Import:
             self._remove_empty_network_files(tree)
             with selinux.policy_of(self.repo, tree) as policy:
                 if policy is not None:
-                    selinux.relabel(self.repo, self.writer, tree, policy)
+                    selinux.relabel(self.repo, self.writer, tree, policy, rules=self.without)
         config = self.source.config
         metadata = {
             MANIFEST_DIGEST: Variant.text(str(self.source.manifest_digest)),
@@ -510,7 +529,8 @@ def _keeps_other_tops(repo: Repo, base: Tree) -> bool:
 
 
 def _rules_text(rules: derived.Rules) -> str:
-    return f"other-tops={int(rules.other_tops)} keep-var={int(rules.keep_var)}"
+    text = f"other-tops={int(rules.other_tops)} keep-var={int(rules.keep_var)}"
+    return f"{text} without={rules.without}" if rules.without else text
 
 
 class _Counting:

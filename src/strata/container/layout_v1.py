@@ -8,7 +8,7 @@ in its name and is verified as it is written. Source: ostree-ext's tar/import.rs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from strata.core.errors import ImageError
@@ -55,11 +55,13 @@ def import_layer(
     *,
     with_metadata: bool,
     verify: Callable[[CommitObject], None] | None = None,
+    skip: Collection[str] = (),
 ) -> tuple[list[Checksum], CommitObject | None]:
     """Write a layer's objects; returns the content objects, and the commit for the caller to write.
 
     with_metadata: whether this is the commit layer. verify: asked of the commit before any other
-    object is written; it has to come first then. Raises ImageError, DigestError, ObjectError.
+    object is written; it has to come first then. skip: content objects that are not
+    wanted. Raises ImageError, DigestError, ObjectError.
     """
     contents: list[Checksum] = []
     commit: CommitObject | None = None
@@ -86,6 +88,8 @@ def import_layer(
             if checksum in seen:
                 raise ImageError(f"object {checksum} stands twice in one layer")
             seen.add(checksum)
+            if checksum in skip:
+                continue
             _content(writer, tar, entry, checksum, pending[1])
             contents.append(checksum)
         elif kind in _METADATA:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from strata.container.derived import Rules
 from strata.core.errors import ImageError, ToolMissingError
 from strata.ostree.objects import Checksum, DirMeta, FileHeader, Xattrs
 from strata.ostree.repo import Repo
@@ -34,6 +35,9 @@ class _Option(ctypes.Structure):
     """struct selinux_opt."""
 
     _fields_ = [("type", ctypes.c_int), ("value", ctypes.c_char_p)]
+
+
+_ALL = Rules()
 
 
 class Labels:
@@ -135,17 +139,18 @@ def _policy_type(repo: Repo, folder: Tree) -> str:
     return kind if "/" not in kind and kind not in (".", "..") else ""
 
 
-def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels) -> int:
+def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels, *, rules: Rules = _ALL) -> int:
     """Give every file and folder of a tree its label; returns how many objects were written anew.
 
-    Objects that have their label stay. The tree's objects must be in the repository already.
+    Objects that have their label stay. The tree's objects must be in the repository already,
+    but for those that the rules do not store: they are left as they are.
     """
-    return _Relabel(repo, writer, labels).tree(tree, "")
+    return _Relabel(repo, writer, labels, rules).tree(tree, "")
 
 
 class _Relabel:
-    def __init__(self, repo: Repo, writer: Writer, labels: Labels) -> None:
-        self.repo, self.writer, self.labels = repo, writer, labels
+    def __init__(self, repo: Repo, writer: Writer, labels: Labels, rules: Rules) -> None:
+        self.repo, self.writer, self.labels, self.rules = repo, writer, labels, rules
         self.headers: dict[Checksum, FileHeader] = {}
         self.made: dict[tuple[Checksum, bytes], Checksum] = {}
 
@@ -157,6 +162,8 @@ class _Relabel:
             if xattrs != tree.meta.xattrs:
                 tree.meta = DirMeta(tree.meta.uid, tree.meta.gid, tree.meta.mode, xattrs)
         for name, checksum in tree.files.items():
+            if not self.rules.stores(f"{path}/{name}"[1:]):
+                continue
             tree.files[name] = self._file(checksum, f"{path}/{name}")
             changed += tree.files[name] != checksum
         for name, inner in tree.dirs.items():

@@ -1,9 +1,10 @@
 """The difference of two trees as a folder that overlayfs lays over the first to show the second.
 
 A live system's root cannot be linked from, and its memory is dear: only files that differ are in
-the folder, with the folders above them. What the new tree lacks is whited out (a device 0:0). A folder
-of the new tree that meets a folder of the old one merges with it; its metadata are the upper one's,
-so a folder whose metadata differ is made though it may be empty. Opaque folders are not needed.
+the folder, with the folders above them. What the new tree lacks is whited out (a device 0:0). A
+folder of the new tree that meets a folder of the old one merges with it; its metadata are the upper
+one's, so a folder whose metadata differ is made though it may be empty. Opaque folders are not
+needed.
 
 `plan` is pure; `build` makes the folder.
 """

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from strata.core.errors import DefinitionError, StrataError
 from strata.core.files import atomic_write, pretty_json
+from strata.ostree.objects import Checksum, parse_checksum
+from strata.ostree.repo import Repo
 
 USR = "/usr"
 ETC = "/etc"
@@ -26,6 +28,12 @@ BOOTED = Path("/run/ostree-booted")
 REPO = Path("/ostree/repo")
 SYSROOT = Path("/sysroot")
 CHECKOUT = Path("/ostree/repo/tmp/node-image")
+# On a live system the root is read-only and cannot be linked from: what differs is in memory, on a
+# tmpfs of its own (the agent's, or a unit's that is mounted there already).
+LIVE_MARK = Path("/run/ostree-live")
+LIVE = Path("/run/strata-node/live")
+DEPLOYMENTS = Path("/ostree/deploy")
+KERNEL_ARGUMENTS = Path("/proc/cmdline")
 
 # The phases in order; a machine is in the last one it finished.
 NOTHING, PULLED, OVERLAID, FINISHED = "nothing", "pulled", "overlaid", "finished"
@@ -116,3 +124,43 @@ def peak_memory_bytes() -> int:
 def running_kernel() -> str:
     """The version of the running kernel."""
     return os.uname().release
+
+
+def is_live() -> bool:
+    """Whether this is a live system, from an ISO or over the network: its root is no disk's."""
+    return LIVE_MARK.exists()
+
+
+def checkout_path() -> Path:
+    """Where the pulled node image's tree is shown, with `usr` in it."""
+    return LIVE / "node-image" if is_live() else CHECKOUT
+
+
+def open_repo() -> Repo:
+    """The repository that has the pulled node image: on a live system, one in memory above the
+    medium's. Raises ObjectError."""
+    return Repo.open(LIVE / "repo" if is_live() else REPO)
+
+
+def booted_commit() -> Checksum:
+    """The commit of the booted deployment. Raises StrataError when it is not found."""
+    found = sorted(DEPLOYMENTS.glob("*/deploy/*.[0-9]*"))
+    for path in found:
+        if path.is_dir() and os.path.samefile(path, "/"):
+            return parse_checksum(path.name.partition(".")[0])
+    for word in KERNEL_ARGUMENTS.read_text(encoding="utf-8", errors="replace").split():
+        key, _, value = word.partition("=")
+        if key == "ostree" and os.path.exists(value):
+            return parse_checksum(Path(os.path.realpath(value)).name.partition(".")[0])
+    raise StrataError(
+        "which deployment is booted cannot be told",
+        hint=f"none of {len(found)} in {DEPLOYMENTS} is this machine's root",
+    )
+
+
+def available_memory_bytes() -> int:
+    """What can be had without swapping (MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise StrataError("the kernel does not say MemAvailable")

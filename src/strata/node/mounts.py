@@ -25,15 +25,30 @@ def _check(result: int, doing: str) -> None:
         )
 
 
-def _mount(source: str | None, target: str, flags: int, doing: str) -> None:
-    first = os.fsencode(source) if source else None
-    _check(_libc.mount(first, os.fsencode(target), None, flags, None), doing)
+def _mount(
+    source: str | None, target: str, flags: int, doing: str, kind: str = "", options: str = ""
+) -> None:
+    words = [os.fsencode(text) if text else None for text in (source, target, kind, options)]
+    _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), doing)
 
 
 def bind(source: str, target: str, *, recursive: bool = False) -> None:
     """Show a folder at another place too."""
     flags = MS_BIND | (MS_REC if recursive else 0)
     _mount(source, target, flags, f"binding {source} to {target}")
+
+
+def tmpfs(target: str, *, size_bytes: int, inodes: int) -> None:
+    """Mount a memory file system with these limits."""
+    options = f"mode=0755,size={size_bytes},nr_inodes={inodes}"
+    _mount("strata-node", target, 0, f"mounting a tmpfs at {target}", "tmpfs", options)
+
+
+def lower_overlay(upper: str, lower: str, target: str) -> None:
+    """Show one folder over another, read-only; paths may not hold a colon or a comma."""
+    options = f"lowerdir={upper}:{lower}"
+    doing = f"laying {upper} over {lower} at {target}"
+    _mount("strata-node", target, MS_RDONLY, doing, "overlay", options)
 
 
 def make_read_only(target: str) -> None:

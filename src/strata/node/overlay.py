@@ -17,7 +17,7 @@ from strata.core.errors import StrataError
 from strata.core.events import Reporter
 from strata.core.files import mount_points
 from strata.core.process import Completed, os_error, require_root, run
-from strata.node import etcapply, etcmerge, host, mounts, undo
+from strata.node import etcapply, etcmerge, host, live, mounts, undo
 from strata.node.host import State
 from strata.node.phases import MERGE, MOUNT, RECONCILE, agent_lock, phase, tell_interruption
 
@@ -46,7 +46,7 @@ def overlay(reporter: Reporter) -> State:
         if state.phase in (host.OVERLAID, host.FINISHED):
             reporter.note(f"the node image {state.manifest_digest} is overlaid already")
             return state
-        if state.phase != host.PULLED or not host.CHECKOUT.is_dir():
+        if state.phase != host.PULLED or not _is_pulled():
             raise StrataError(
                 "there is no pulled node image to overlay", hint="run strata-node pull first"
             )
@@ -70,6 +70,10 @@ def overlay(reporter: Reporter) -> State:
         return done
 
 
+def _is_pulled() -> bool:
+    return (host.LIVE / "delta" if host.is_live() else host.CHECKOUT).is_dir()
+
+
 def _undone(error: StrataError) -> StrataError:
     error.hint = f"/usr and /etc are as they were; {error.hint or 'run it again'}"
     return error
@@ -79,6 +83,8 @@ def _overlay(state: State, reporter: Reporter) -> State:
     """Everything that `take_back` undoes, and the state that says it is done."""
     started = time.monotonic()
     with phase(MERGE, reporter) as step:
+        if host.is_live():
+            live.show()
         plan = _merge_etc()
         step.detail(f"{len(plan.actions)} changes, {len(plan.kept)} of this machine's kept")
     for kept in plan.kept:
@@ -102,7 +108,7 @@ def _overlay(state: State, reporter: Reporter) -> State:
 
 def _merge_etc() -> etcmerge.Plan:
     points = frozenset(point for point in mount_points(host.ETC) if point != host.ETC)
-    theirs = str(host.CHECKOUT / "usr/etc")
+    theirs = str(host.checkout_path() / "usr/etc")
     mine = etcapply.read_tree(host.ETC, points)
     plan = etcmerge.plan(etcapply.read_tree(f"{host.USR}/etc"), mine, etcapply.read_tree(theirs))
     accounts = [path for path in ACCOUNTS if path not in mine or mine[path].kind == etcmerge.FILE]
@@ -111,7 +117,11 @@ def _merge_etc() -> etcmerge.Plan:
 
 
 def _mount() -> None:
-    checkout = str(host.CHECKOUT)
+    checkout = str(host.checkout_path())
+    if host.is_live():  # the booted modules show through
+        mounts.bind(f"{checkout}/usr", host.USR)
+        mounts.make_read_only(host.USR)
+        return
     modules = f"{host.USR}/{MODULES}"
     target = f"{checkout}/usr/{MODULES}"
     mounts.bind(modules, target)

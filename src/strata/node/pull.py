@@ -10,19 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from strata.container.importer import import_image
+from strata.container.importer import import_image, plan_import
 from strata.container.labels import VERSION
 from strata.core.errors import TransportError
 from strata.core.events import Reporter
 from strata.core.files import remove_tree
 from strata.core.process import require_root
-from strata.node import host, mounts, undo
+from strata.node import host, live, mounts, undo
 from strata.node.host import State
 from strata.node.phases import CHECKOUT, PULL, agent_lock, phase, tell_interruption
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
-from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
 # Upstream tries every 10 s, for ever; the first tries come sooner.
@@ -54,8 +53,10 @@ def pull(
         undo.preload()
         tell_interruption(reporter)
         undo.recover(reporter)
+        if host.is_live():
+            live.prepare(host.available_memory_bytes())
         mounts.private_namespace()
-        if mounts.is_read_only(str(host.REPO)):
+        if not host.is_live() and mounts.is_read_only(str(host.REPO)):
             mounts.make_writable(str(host.SYSROOT))
         started = time.monotonic()
         deadline = None if retry_for_s is None else started + retry_for_s
@@ -81,16 +82,24 @@ def pull(
 
 
 def _pull_once(reference: ImageReference, reporter: Reporter) -> State:
-    repo = Repo.open(host.REPO)
+    repo = host.open_repo()
     with phase(PULL, reporter), open_source(reference, architecture=host.architecture()) as source:
         reporter.note(f"the target node image is {reference}, {source.manifest_digest}")
-        result = import_image(source, repo, reference=reference, reporter=reporter)
+        without = ""
+        if host.is_live():
+            without = live.MODULES
+            layers = plan_import(source, repo, reference=reference)
+            live.require_room(sum(layer.fetched_bytes for layer in layers))
+        result = import_image(source, repo, reference=reference, without=without, reporter=reporter)
         version = source.config.labels.get(VERSION, "")
         size = sum(layer.size_bytes for layer in source.manifest.layers)
     with phase(CHECKOUT, reporter) as step:
-        remove_tree(host.CHECKOUT)
-        checkout(repo, Tree.load(repo, result.merge_commit), str(host.CHECKOUT), link=True)
-        step.detail(str(host.CHECKOUT))
+        if host.is_live():
+            live.check_out(repo, result.merge_commit, step)
+        else:
+            remove_tree(host.CHECKOUT)
+            checkout(repo, Tree.load(repo, result.merge_commit), str(host.CHECKOUT), link=True)
+            step.detail(str(host.CHECKOUT))
     return State(
         image=str(reference),
         manifest_digest=str(result.manifest_digest),

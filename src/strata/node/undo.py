@@ -33,7 +33,7 @@ def preload() -> None:
 def is_overlaid() -> bool:
     """Whether what is at /usr is the checkout's."""
     try:
-        return os.path.samefile(host.USR, host.CHECKOUT / "usr")
+        return os.path.samefile(host.USR, host.checkout_path() / "usr")
     except FileNotFoundError:
         return False
 
@@ -48,7 +48,7 @@ def take_back() -> bool:
     while is_overlaid():
         mounts.unmount(host.USR)
     # Looked up anew each time: unmounting /usr may take others along, by propagation.
-    while points := mounts_under(host.CHECKOUT):
+    while points := mounts_under(host.checkout_path()):
         mounts.unmount(points[0])
         unmounted = True
     changed = etcapply.undo(host.ETC, host.BACKUP)

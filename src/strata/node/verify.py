@@ -19,7 +19,6 @@ from strata.core.events import Reporter
 from strata.node import host
 from strata.node.host import State
 from strata.ostree.objects import Checksum
-from strata.ostree.repo import Repo
 from strata.ostree.scan import dir_meta, file_checksum
 from strata.ostree.tree import Tree
 
@@ -55,7 +54,7 @@ def verify(reporter: Reporter, *, threads: int = 2) -> Verified:
             hint="run strata-node overlay first",
         )
     with reporter.step("verify /usr") as step:
-        repo = Repo.open(host.REPO)
+        repo = host.open_repo()
         usr = Tree.load(repo, state.merge_commit).folder("usr")
         if usr is None:
             raise ObjectError(f"the commit {state.merge_commit} has no /usr")

@@ -229,6 +229,14 @@ class Writer:
                 fsync_dir(folder)
 
 
+def content_checksum(header: FileHeader, body: Body) -> Checksum:
+    """The checksum of a content object that is not kept; its body is read to the end."""
+    digest = header.digest()
+    for _ in _hashed(None if header.is_symlink else body, digest):
+        pass
+    return Checksum(digest.hexdigest())
+
+
 def _key(checksum: str, kind: str) -> str:
     return f"{checksum}.{kind}"
 
