@@ -140,13 +140,12 @@ def _report(error: StrataError) -> int:
 
 def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
     text = arguments.image or host.configured_image()
-    with arguments.telling.watched(text):
-        state = pull(
-            ImageReference.parse(text),
-            retry_for_s=arguments.retry_for,
-            reporter=reporter,
-            trouble=arguments.telling.trouble,
-        )
+    state = pull(
+        ImageReference.parse(text),
+        retry_for_s=arguments.retry_for,
+        reporter=reporter,
+        telling=arguments.telling,
+    )
     sys.stdout.write(
         f"pulled {state.manifest_digest}: {state.fetched_bytes / 1e6:.1f} MB fetched of "
         f"{state.image_bytes / 1e6:.1f} MB in {state.pull_seconds:.1f} s\n"

@@ -19,6 +19,7 @@ from strata.core.process import require_root
 from strata.node import host, live, mounts, undo
 from strata.node.host import State
 from strata.node.phases import CHECKOUT, PULL, agent_lock, phase, tell_interruption
+from strata.node.telling import Telling
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
@@ -34,12 +35,12 @@ def pull(
     retry_for_s: float | None,
     reporter: Reporter,
     sleep: Callable[[float], None] = time.sleep,
-    trouble: Callable[[str], None] = lambda text: None,
+    telling: Telling | None = None,
 ) -> State:
     """Pull an image and check it out; returns the machine's new state.
 
     retry_for_s: how long to try again when the registry fails, after 1, 2, 4, 8, then every 10 s;
-    None: for ever. trouble: told what is wrong, to say it where a person sees it.
+    None: for ever. telling: says on the console what is wrong.
     Raises NotRootError, StrataError, TransportError, DigestError, ArchitectureError, NoSpaceError.
     """
     require_root("pulling the node image")
@@ -60,18 +61,21 @@ def pull(
             mounts.make_writable(str(host.SYSROOT))
         started = time.monotonic()
         deadline = None if retry_for_s is None else started + retry_for_s
+        telling = telling or Telling(lambda event: None, say=lambda text: False)
         pause_s = FIRST_RETRY_S
-        while True:
-            try:
-                state = _pull_once(reference, reporter)
-                break
-            except TransportError as error:
-                if deadline is not None and time.monotonic() + pause_s > deadline:
-                    raise
-                reporter.warn(f"{error.message}; trying again in {pause_s:g} s")
-                trouble(f"{error.message}; it is tried again until it works")
-                sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_S)
+        # Only now: a process with threads can enter no mount namespace.
+        with telling.watched(str(reference)):
+            while True:
+                try:
+                    state = _pull_once(reference, reporter)
+                    break
+                except TransportError as error:
+                    if deadline is not None and time.monotonic() + pause_s > deadline:
+                        raise
+                    reporter.warn(f"{error.message}; trying again in {pause_s:g} s")
+                    telling.trouble(f"{error.message}; it is tried again until it works")
+                    sleep(pause_s)
+                    pause_s = min(2 * pause_s, RETRY_S)
         state = state.at(
             host.PULLED,
             pull_seconds=round(time.monotonic() - started, 2),
