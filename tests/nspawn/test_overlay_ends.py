@@ -170,7 +170,20 @@ def test_an_overlay_takes_back_one_that_was_killed_and_goes_through(pulled: Pull
         *("/etc/systemd/system", "/etc/systemd/system-preset"),
         *(f"/etc/{name}" for name in accounts),
     }
+    verified = json.loads(read(*AGENT_COMMAND.split(), "verify", "--json").stdout)
+    assert verified["differences"] == []
+    assert verified["files"] > 3000
     pulled.agent("finish")
     pulled.machine.wait_until(
         "systemctl", "is-active", "containerd.service", timeout_s=60, what="containerd"
     )
+
+
+def test_an_overlay_is_undone_when_asked(pulled: Pulled) -> None:
+    said = pulled.agent("undo")
+    assert "/usr is the booted one again, and /etc is as it was before the overlay" in said
+    now = pulled.look()
+    assert {key: now[key] for key in ("usr", "mounts", "users")} == {
+        key: pulled.before[key] for key in ("usr", "mounts", "users")
+    }
+    assert agent_status(pulled.machine)["phase"] == "pulled"
