@@ -16,9 +16,11 @@ from strata.core.events import silent
 from strata.core.files import mounts_under
 from strata.core.process import Completed, run
 from strata.node import etcapply, host, live, mounts, overlay, undo
+from strata.node.config import NodeConfig
 from strata.node.pull import pull
 from strata.node.verify import verify
-from strata.oci.reference import ImageReference
+from strata.node.wanted import Wanted
+from strata.oci.reference import SignedReference
 from strata.ostree.objects import Checksum
 
 
@@ -48,10 +50,10 @@ def used_bytes() -> int:
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
-def through(reference: ImageReference, root: Path) -> dict[str, object]:
+def through(reference: SignedReference, root: Path) -> dict[str, object]:
     """Pull, overlay, verify, undo."""
     before = etcapply.read_tree(host.ETC)
-    state = pull(reference, retry_for_s=0, reporter=silent())
+    state = pull(Wanted(NodeConfig(), reference), retry_for_s=0, reporter=silent())
     overlay.overlay(silent())
     done = verify(silent())
     shown = {
@@ -79,7 +81,7 @@ if __name__ == "__main__":
     available = int(sys.argv[3])
     host.available_memory_bytes = lambda: available + live.RESERVE_BYTES
     try:
-        found = through(ImageReference.parse(sys.argv[2]), top)
+        found = through(SignedReference.parse_pullspec(sys.argv[2]), top)
     except StrataError as error:
         found = {"error": error.to_json(), "phase": host.State.load().phase}
     sys.stdout.write("\n" + json.dumps(found) + "\n")

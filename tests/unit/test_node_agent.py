@@ -12,6 +12,7 @@ import pytest
 from strata.core.errors import DefinitionError, StrataError, UsageError
 from strata.node import etcapply, host
 from strata.node.cli import main
+from strata.node.config import NodeConfig
 from strata.node.etcmerge import FILE, FOLDER, SPECIAL, Entry, plan
 from strata.node.pack import agent_modules, build_zipapp
 from strata.node.units import write_units
@@ -179,12 +180,17 @@ def test_a_machine_that_was_not_booted_from_ostree_is_refused(
 def test_without_an_image_the_configuration_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(host, "CONFIG", tmp_path / "node.json")
+    path = tmp_path / "node.json"
+    monkeypatch.setattr(NodeConfig.load, "__defaults__", (path,))
     assert main(["pull"]) == 3
     assert "no image is named" in capsys.readouterr().err
-    (tmp_path / "node.json").write_text("[]")
+    path.write_text("[]")
     assert main(["pull"]) == 3
-    assert 'is not {"image": "…"}' in capsys.readouterr().err
+    assert "node.json is not an object" in capsys.readouterr().err
+    path.write_text('{"late": "/run/pullspec", "etc": "theirs"}')
+    monkeypatch.setattr("os.geteuid", lambda: 1)
+    assert main(["pull"]) == 6
+    assert "no effect yet: etc" in capsys.readouterr().err
 
 
 def test_the_zipapp_is_reproducible_and_runs_isolated(tmp_path: Path) -> None:

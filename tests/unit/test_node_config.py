@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from strata.core.errors import DefinitionError, TransportError
-from strata.core.events import Reporter
+from strata.core.events import silent
 from strata.node.config import NodeConfig, parse_config
-from strata.node.wanted import read_late, wanted_image
+from strata.node.wanted import Wanted, read_late
 from strata.oci.reference import SignedReference
 
 pytestmark = pytest.mark.unit
@@ -108,13 +108,16 @@ def test_the_policy_holds_for_references_that_ask_for_nothing_else() -> None:
     assert config.image is not None
     assert str(config.signed(config.image)) == f"ostree-image-signed:docker://{PULLSPEC}"
     assert config.environment() == {"CONTAINERS_POLICY_JSON": "/p.json"}
+    named = SignedReference.parse_pullspec("oci:/x:y")
+    found = Wanted(config, named).image(architecture="x86_64", reporter=silent())
+    assert str(found) == "ostree-image-signed:oci:/x:y"
 
 
 # --- which image ---------------------------------------------------------------------------------
 
 
 def wanted(config: NodeConfig) -> SignedReference:
-    return wanted_image(config, architecture="x86_64", reporter=Reporter(lambda event: None))
+    return Wanted(config).image(architecture="x86_64", reporter=silent())
 
 
 def test_an_image_that_is_named_is_the_one() -> None:

@@ -16,7 +16,8 @@ from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
-from strata.node import host, mounts
+from strata.node import mounts
+from strata.node.config import PATH, NodeConfig
 from strata.node.finish import finish
 from strata.node.overlay import overlay
 from strata.node.phases import agent_lock
@@ -26,7 +27,8 @@ from strata.node.telling import Telling
 from strata.node.undo import undo
 from strata.node.units import MARKER, write_units
 from strata.node.verify import verify
-from strata.oci.reference import ImageReference
+from strata.node.wanted import Wanted
+from strata.oci.reference import SignedReference
 
 AGENT = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
 
@@ -58,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     pulling.add_argument(
         "--image",
         metavar="IMGREF",
-        help=f"docker://HOST/NAME@sha256:… or oci:DIR:TAG (default: from {host.CONFIG})",
+        help=f"docker://HOST/NAME@sha256:… or oci:DIR:TAG (default: from {PATH})",
     )
     pulling.add_argument(
         "--retry-for",
@@ -139,9 +141,15 @@ def _report(error: StrataError) -> int:
 
 
 def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    text = arguments.image or host.configured_image()
+    config = NodeConfig.load()
+    named = SignedReference.parse_pullspec(arguments.image) if arguments.image else None
+    wanted = Wanted(config, named)
+    config.apply_environment()
+    idle = config.without_effect()
+    if idle:
+        reporter.warn(f"{PATH}: no effect yet: {', '.join(idle)}")
     state = pull(
-        ImageReference.parse(text),
+        wanted,
         retry_for_s=arguments.retry_for,
         reporter=reporter,
         telling=arguments.telling,

@@ -23,7 +23,6 @@ BACKUP = Path("/run/strata-node/etc-before")
 LOCK = Path("/run/strata-node/lock")
 JOURNAL = Path("/run/strata-node/journal.jsonl")
 NOW = Path("/run/strata-node/now")
-CONFIG = Path("/etc/strata/node.json")
 BOOTED = Path("/run/ostree-booted")
 REPO = Path("/ostree/repo")
 SYSROOT = Path("/sysroot")
@@ -80,23 +79,6 @@ class State:
             raise DefinitionError(
                 f"{STATE} is damaged: {error}", hint="remove it and run the agent again"
             ) from error
-
-
-def configured_image() -> str:
-    """The image reference in the agent's configuration. Raises DefinitionError."""
-    try:
-        document = json.loads(CONFIG.read_bytes())
-        image = document["image"]
-    except FileNotFoundError:
-        raise DefinitionError(
-            f"no image is named: there is no {CONFIG}",
-            hint='give --image, or write {"image": "docker://HOST/NAME@sha256:…"} there',
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DefinitionError(
-            f'{CONFIG} is not {{"image": "…"}}: {error}', context={"file": CONFIG}
-        ) from error
-    return str(image)
 
 
 def require_booted() -> None:

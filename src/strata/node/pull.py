@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from strata.container.importer import import_image, plan_import
 from strata.container.labels import VERSION
@@ -20,7 +21,7 @@ from strata.node import host, live, mounts, undo
 from strata.node.host import State
 from strata.node.phases import CHECKOUT, PULL, agent_lock, phase, tell_interruption
 from strata.node.telling import Telling
-from strata.oci.reference import ImageReference
+from strata.node.wanted import Wanted
 from strata.oci.source import open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
@@ -30,18 +31,19 @@ FIRST_RETRY_S, RETRY_S = 1.0, 10.0
 
 
 def pull(
-    reference: ImageReference,
+    wanted: Wanted,
     *,
     retry_for_s: float | None,
     reporter: Reporter,
     sleep: Callable[[float], None] = time.sleep,
     telling: Telling | None = None,
 ) -> State:
-    """Pull an image and check it out; returns the machine's new state.
+    """Pull the image that is wanted and check it out; returns the machine's new state.
 
     retry_for_s: how long to try again when the registry fails, after 1, 2, 4, 8, then every 10 s;
     None: for ever. telling: says on the console what is wrong.
-    Raises NotRootError, StrataError, TransportError, DigestError, ArchitectureError, NoSpaceError.
+    Raises NotRootError, StrataError, TransportError, DigestError, ArchitectureError,
+    SignatureError, NoSpaceError.
     """
     require_root("pulling the node image")
     host.require_booted()
@@ -64,10 +66,10 @@ def pull(
         telling = telling or Telling(lambda event: None, say=lambda text: False)
         pause_s = FIRST_RETRY_S
         # Only now: a process with threads can enter no mount namespace.
-        with telling.watched(str(reference)):
+        with telling.watched(str(wanted)):
             while True:
                 try:
-                    state = _pull_once(reference, reporter)
+                    state = _pull_once(wanted, reporter)
                     break
                 except TransportError as error:
                     if deadline is not None and time.monotonic() + pause_s > deadline:
@@ -85,9 +87,15 @@ def pull(
         return state
 
 
-def _pull_once(reference: ImageReference, reporter: Reporter) -> State:
+def _pull_once(wanted: Wanted, reporter: Reporter) -> State:
     repo = host.open_repo()
-    with phase(PULL, reporter), open_source(reference, architecture=host.architecture()) as source:
+    with ExitStack() as stack:
+        stack.enter_context(phase(PULL, reporter))
+        signed = wanted.image(architecture=host.architecture(), reporter=reporter)
+        reference = signed.image
+        source = stack.enter_context(
+            open_source(reference, architecture=host.architecture(), signature=signed.signature)
+        )
         reporter.note(f"the target node image is {reference}, {source.manifest_digest}")
         without = ""
         if host.is_live():

@@ -5,6 +5,7 @@ What is not known yet, or not reachable, is a TransportError: the pull tries aga
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from strata.core.errors import DefinitionError, TransportError, UsageError
@@ -18,20 +19,48 @@ from strata.oci.source import open_source
 MAX_LATE_BYTES = 4096
 
 
-def wanted_image(config: NodeConfig, *, architecture: str, reporter: Reporter) -> SignedReference:
-    """The image of the configuration. architecture: as uname names it.
+@dataclass(frozen=True)
+class Wanted:
+    """What a machine wants, asked for anew at every try. named: on the command line, or None.
 
-    Raises DefinitionError when none is configured or the late file holds something else than one,
-    TransportError when it cannot be known yet, UsageError when the payload lacks the tag,
-    ImageError, DigestError, SignatureError.
+    Raises DefinitionError when nothing names an image.
     """
-    if config.image:
-        return config.signed(config.image)
-    if config.release:
-        return _of_release(config, config.release, architecture, reporter)
-    if config.late:
-        return config.signed(read_late(config.late))
-    raise DefinitionError(
+
+    config: NodeConfig
+    named: SignedReference | None = None
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if not (self.named or config.image or config.release or config.late):
+            raise _nothing_named()
+
+    def __str__(self) -> str:
+        config = self.config
+        if self.named or config.image:
+            return str(self.named or config.image)
+        return f"the release {config.release}" if config.release else f"what {config.late} names"
+
+    def image(self, *, architecture: str, reporter: Reporter) -> SignedReference:
+        """The image, as far as it can be known now. architecture: as uname names it.
+
+        Raises TransportError when it cannot be known yet, DefinitionError when the late file holds
+        something else than one, UsageError when the payload lacks the tag, ImageError, DigestError,
+        SignatureError.
+        """
+        config = self.config
+        if self.named:
+            return config.signed(self.named)
+        if config.image:
+            return config.signed(config.image)
+        if config.release:
+            return _of_release(config, config.release, architecture, reporter)
+        if config.late:
+            return config.signed(read_late(config.late))
+        raise _nothing_named()
+
+
+def _nothing_named() -> DefinitionError:
+    return DefinitionError(
         f"no image is named: {PATH} has none of image, release and late",
         hint='give --image, or write {"image": "docker://HOST/NAME@sha256:…"} there',
     )
