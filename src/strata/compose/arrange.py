@@ -1,5 +1,5 @@
-"""What a treefile does to a root whose packages are installed: files taken out and put in, users
-held against lists, overlays, scripts. The engines of a node build share it.
+"""What a treefile does to a root whose packages are installed: files taken out and put in,
+overlays, scripts. The engines of a node build share it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Protocol
 
 from strata.compose.content import add_files, enable_units, remove_from_packages
 from strata.compose.overlays import apply_overlay
-from strata.compose.users import check_users
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
@@ -63,7 +62,6 @@ def arrange(
         with reporter.step("remove files of packages") as step:
             removed = remove_from_packages(root, treefile, read_inventory(root))
             step.detail(f"{removed} files")
-    check_users(root, treefile, content.folder)
     for path in treefile.remove_files:
         rooted.remove(root, path)
     for title, overlay in content.overlays:

@@ -32,6 +32,7 @@ from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
+from strata.treefile.refused import refuse
 from strata.treefile.treefile import Flattened, Sourced, flatten
 
 # What may change the bytes of a tree, beside the definitions and the packages.
@@ -69,6 +70,14 @@ class Definition:
             for path in (self.folder / item.path,)
         ]
         return (*self.repo_inputs, *files, *overlays, *added)
+
+    def paths(self) -> tuple[Path, ...]:
+        """The files and folders that the layer is made of, beside strata.toml and .repo files."""
+        files = [self.folder / name for name, _ in self.treefile.inputs]
+        files += [
+            self.folder / item.path for item in self.treefile.files if item.field == "add-files"
+        ]
+        return (*files, *(path for _, path in self.overlays))
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -145,12 +154,14 @@ def load_definition(
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
     treefile: its path in the definitions. store: what `$store` means in .repo files. more_repos:
-    named elsewhere, after the treefile's own. Fields that no build acts on are named, never dropped
-    silently.
+    named elsewhere, after the treefile's own. Fields that mean nothing in such a layer are named,
+    never dropped silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
-    if flattened.passive:
-        reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
+    refuse(flattened)
+    if flattened.unfit:
+        names = ", ".join(flattened.unfit)
+        reporter.warn(f"{treefile}: not honoured in a layer on top of an image: {names}")
     asked_for = (*flattened.repos, *more_repos)
     named = [(wanted.text, str(wanted.source)) for wanted in asked_for]
     place = str(flattened.places.get("lockfile-repos", ""))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from strata.core.errors import ImageError, ToolMissingError
 from strata.ostree.objects import Checksum, DirMeta, FileHeader, Xattrs
@@ -34,6 +35,13 @@ class _Option(ctypes.Structure):
     """struct selinux_opt."""
 
     _fields_ = [("type", ctypes.c_int), ("value", ctypes.c_char_p)]
+
+
+class Labeller(Protocol):
+    """Knows labels."""
+
+    def of(self, path: str, mode: int) -> bytes | None:
+        """The label of an absolute path, see Labels."""
 
 
 class Labels:
@@ -135,7 +143,7 @@ def _policy_type(repo: Repo, folder: Tree) -> str:
     return kind if "/" not in kind and kind not in (".", "..") else ""
 
 
-def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels) -> int:
+def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labeller) -> int:
     """Give every file and folder of a tree its label; returns how many objects were written anew.
 
     Objects that have their label stay. The tree's objects must be in the repository already.
@@ -144,7 +152,7 @@ def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels) -> int:
 
 
 class _Relabel:
-    def __init__(self, repo: Repo, writer: Writer, labels: Labels) -> None:
+    def __init__(self, repo: Repo, writer: Writer, labels: Labeller) -> None:
         self.repo, self.writer, self.labels = repo, writer, labels
         self.headers: dict[Checksum, FileHeader] = {}
         self.made: dict[tuple[Checksum, bytes], Checksum] = {}
