@@ -10,6 +10,7 @@ from typing import Protocol
 
 from strata.compose.content import add_files, enable_units, remove_from_packages
 from strata.compose.overlays import apply_overlay
+from strata.compose.sysusers import RunInTree, make_users
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
@@ -46,6 +47,7 @@ def arrange(
     content: Content,
     *,
     run: RunScript,
+    tell: RunInTree,
     source_date_epoch: int,
     reporter: Reporter,
     before_scripts: Callable[[], None] = lambda: None,
@@ -54,7 +56,8 @@ def arrange(
     """Take out what is not wanted of packages, apply the overlays and what else the treefile adds,
     run the scripts, in that order.
 
-    before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
+    tell: runs a command there, with SOURCE_DATE_EPOCH. before_scripts: adds what the scripts may
+    read and change. name: what scripts know as NAME,
     empty for the treefile's. Raises PackageError, DefinitionError, TreeError.
     """
     treefile = content.treefile
@@ -70,6 +73,7 @@ def arrange(
     add_files(root, treefile.files, content.folder)
     enable_units(root, treefile)
     before_scripts()
+    make_users(root, treefile, tell)
     environment = _environment(name or treefile.metadata.get("name"), source_date_epoch)
     scripts = [(script.text, str(script.source)) for script in treefile.postprocess]
     for item in treefile.files:

@@ -38,7 +38,7 @@ from strata.compose.labels import STOP_SIGNAL, Identity, base_labels
 from strata.compose.localoverrides import OF, ROOTFS, read_local_overrides
 from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import run_script, tell
 from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.compose.variant import Variant, identified, variant_of
@@ -133,6 +133,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         arch=context.arch,
         store=context.workspace.files,
         reporter=reporter,
+        users=variant.users,
     )
     boot = _boot_files(context, target, stream, variant)
     sets = _content_sets(context, stream)
@@ -258,6 +259,7 @@ def build_base(
             root,
             job.definition,
             run=partial(run_script, root, before_shell=context.before_shell),
+            tell=partial(tell, root, job.epoch),
             source_date_epoch=job.epoch,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),

@@ -34,6 +34,7 @@ from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
 from strata.treefile.refused import refuse
 from strata.treefile.treefile import Flattened, Sourced, flatten
+from strata.treefile.userlists import UserLists, with_user_lists
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
@@ -150,14 +151,17 @@ def load_definition(
     store: Path,
     reporter: Reporter,
     more_repos: Sequence[Sourced] = (),
+    users: UserLists | None = None,
 ) -> Definition:
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
     treefile: its path in the definitions. store: what `$store` means in .repo files. more_repos:
-    named elsewhere, after the treefile's own. Fields that mean nothing in such a layer are named,
-    never dropped silently.
+    named elsewhere, after the treefile's own. users: of a build-args file. Fields that mean nothing
+    in a layer on top of an image are named, never dropped silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
+    if users:
+        flattened = with_user_lists(flattened, project.path, users)
     refuse(flattened)
     if flattened.unfit:
         names = ", ".join(flattened.unfit)

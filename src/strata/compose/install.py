@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from strata.compose.accounts import Accounts
@@ -36,7 +36,7 @@ class Transaction:
     replaces: tuple[str, ...]
     epoch: int
     langs: tuple[str, ...] = ()
-    accounts: Accounts = Accounts()
+    accounts: Accounts = field(default_factory=Accounts)
 
     @staticmethod
     def of(

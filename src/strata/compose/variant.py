@@ -13,11 +13,13 @@ from strata.compose.labels import Identity
 from strata.core.errors import DefinitionError
 from strata.core.record import Input
 from strata.inspect.osrelease import parse
-from strata.treefile.buildargs import load_build_args
+from strata.treefile.buildargs import BuildArgs, load_build_args
 from strata.treefile.conditions import Variable
 from strata.treefile.project import Project, Stream
 from strata.treefile.target import Target
 from strata.treefile.treefile import Flattened
+from strata.treefile.userlists import UserLists
+from strata.treefile.yaml import Place
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Variant:
     """What decides how a stream's treefile is read. os_release_token: empty for the treefile's.
 
     folder: the build-args file's, None without one. version: X.Y, empty where the treefile's own
-    scheme counts. accounts: the folder of passwd and group, empty for the treefile's own. files:
+    scheme counts. users: lists of users and groups, beside the treefile's own. files:
     those read beside the treefile.
     """
 
@@ -36,7 +38,7 @@ class Variant:
     image_config: str = ""
     folder: str | None = None
     version: str = ""
-    accounts: str = ""
+    users: UserLists | None = None
     files: tuple[Path, ...] = ()
     inputs: tuple[Input, ...] = ()
 
@@ -67,8 +69,6 @@ def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
             f"{name} is of version {version}, stream {stream.name} of {stream.version}",
             context={"file": name, "key": "VERSION"},
         )
-    given = arguments.values.get("PASSWD_GROUP_DIR", "")
-    accounts = os.path.normpath(Path(name).parent / given) if given else ""
     return Variant(
         str(Path(name).parent / arguments.manifest),
         arguments.variables,
@@ -82,10 +82,17 @@ def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
         str(Path(name).parent),
         version,
-        accounts,
+        _user_lists(arguments, name),
         (folder / name,),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
+
+
+def _user_lists(arguments: BuildArgs, name: str) -> UserLists | None:
+    given, line = arguments.line("PASSWD_GROUP_DIR")
+    if not given:
+        return None
+    return UserLists(os.path.normpath(Path(name).parent / given), Place(name, line, 1))
 
 
 def identified(identity: Identity, treefile: Flattened) -> Identity:
