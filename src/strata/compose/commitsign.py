@@ -6,7 +6,6 @@ the same commit. Source: libostree's ostree-repo.c (`ostree.gpgsigs`, an array o
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def signing_key(name: str, place: Place) -> str:
     name: the treefile's `gpg-key`, an id as gpg takes it.
     """
     argv = ["gpg", "--batch", "--with-colons", "--list-secret-keys", "--", name]
-    done = run(argv, env=_home(), check=False)
+    done = run(argv, check=False)
     prints = [line.split(":")[9] for line in done.stdout.splitlines() if line.startswith("fpr:")]
     if done.status or not prints:
         raise DefinitionError(
@@ -45,9 +44,5 @@ def signature_of(repo: Repo, commit: str, fingerprint: str) -> Variant:
         argv = ["gpg", "--batch", "--no-tty", "--faked-system-time", f"{when}!"]
         argv += ["--ignore-time-conflict", "--ignore-valid-from", "--local-user", fingerprint]
         argv += ["--digest-algo", "sha256", "--output", str(target), "--detach-sign", str(data)]
-        run(argv, env=_home())
+        run(argv)
         return Variant("aay", pack_array([target.read_bytes()]))
-
-
-def _home() -> dict[str, str]:
-    return {"GNUPGHOME": os.environ["GNUPGHOME"]} if "GNUPGHOME" in os.environ else {}
