@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,3 +289,49 @@ def test_r3_10_an_image_says_the_revision_that_changed_it(
     git("commit", "-qam", "three")
     strata(*common, "build", TARGET)
     assert label(REVISION) == git("rev-parse", "HEAD")
+
+
+UPDATEINFO = """\
+<updates><update from="x" status="final" type="security" version="1">
+<id>ADV-1</id><title>bash</title><severity>Important</severity><issued date="2026-01-01"/>
+<references>
+<reference href="https://bugs.example/2" type="bugzilla" title="CVE-2026-1 again"/>
+<reference href="https://bugs.example/1" type="bugzilla" title="CVE-2026-1: bash"/>
+</references>
+<pkglist><collection><package name="{name}" epoch="0" version="{version}" release="{release}"
+ arch="{arch}"><filename>x.rpm</filename></package></collection></pkglist></update></updates>
+"""
+
+
+def test_repositories_and_advisories_are_said_of_a_commit(
+    tmp_path: Path, sample_repos: Path, strata: Strata
+) -> None:
+    store = tmp_path / "store"
+    folder = store / "sample/sample-12-baseos"
+    store.mkdir()
+    subprocess.run(["cp", "-al", sample_repos, store / "sample"], check=True)
+    shutil.rmtree(folder / "repodata")
+    shutil.copytree(sample_repos / "sample-12-baseos/repodata", folder / "repodata")
+    bash = next(folder.rglob("bash-*.rpm"))
+    query = ["rpm", "-qp", "--qf", "%{NAME} %{VERSION} %{RELEASE} %{ARCH}", str(bash)]
+    done = subprocess.run(query, capture_output=True, text=True, check=True)
+    name, version, release, arch = done.stdout.split()
+    text = UPDATEINFO.format(name=name, version=version, release=release, arch=arch)
+    (tmp_path / "updateinfo.xml").write_text(text)
+    modify = ["modifyrepo_c", str(tmp_path / "updateinfo.xml"), str(folder / "repodata")]
+    subprocess.run(modify, check=True, capture_output=True)
+    fields = 'edition: "2024"\nrepo-metadata: inline\nadvisories-metadata: detached\n'
+    definitions = tiny_definitions(tmp_path / "definitions", fields=fields)
+    repos = definitions / "sample.repo"
+    repos.write_text(repos.read_text().replace("repo_gpgcheck=1", "repo_gpgcheck=0"))
+    common = ("-C", str(definitions), "--store", str(store))
+    strata(*common, "build", TARGET, "--verify")
+    shown = ostree(store, "show", "--print-metadata-key=rpmostree.rpmmd-repos", TARGET)
+    assert re.fullmatch(r"\[{'id': <'sample-12-baseos'>, 'timestamp': <uint64 [1-9]\d+>}]\n", shown)
+    key = "--print-detached-metadata-key=rpmostree.advisories"
+    nevra = f"{name}-{version}-{release}.{arch}"
+    assert ostree(store, "show", key, TARGET).strip() == (
+        f"[('ADV-1', uint32 1, uint32 3, ['{nevra}'], {{'cve_references': <[('https://bugs.example/1', "
+        "'CVE-2026-1: bash')]>})]"
+    )
+    assert "up to date" in strata(*common, "build", TARGET).stderr

@@ -174,7 +174,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("base", "bootc commit", parent))
     if context.dev:
         inputs.append(Input("definition", "developer build", ".dev"))
-    plan = plan_base(context, target, definition, inputs, variant.files)
+    plan = plan_base(context, target, definition, lock, inputs, variant.files)
     inputs += plan.inputs()
     parent_time = context.workspace.repo().commit(parent).timestamp if parent else 0
     epoch, clock = content_time(parent_time, lock)

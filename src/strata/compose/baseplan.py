@@ -24,6 +24,7 @@ from strata.compose.definitions import Definition
 from strata.compose.initramfs import build_initramfs
 from strata.compose.labels import COMMAND
 from strata.compose.policy import label, settle_aliases
+from strata.compose.repometa import with_repositories
 from strata.compose.revision import revision_inputs, revision_labels
 from strata.compose.rpmformat import check_database
 from strata.compose.treelayout import settle_boot
@@ -38,6 +39,7 @@ from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
 from strata.ostree.scan import commit_tree, scan
 from strata.ostree.writer import Writer, writing
+from strata.rpm.lock import Lock
 from strata.treefile.autoversion import next_automatic
 from strata.treefile.layout import Layout, layout_of
 from strata.treefile.target import Target
@@ -50,7 +52,8 @@ class BasePlan:
 
     accounts: who is there before packages come; last: who was in the last build. layout: the tree's
     shape. said: the commit's metadata. ref: one more for it, empty for none. signer: whose
-    signature it gets, empty for none. labels: of the image, its revision.
+    signature it gets, empty for none. labels: of the image, its revision. notices: what is said of
+    the repositories, as inputs.
     """
 
     treefile: Flattened
@@ -62,11 +65,13 @@ class BasePlan:
     ref: str
     signer: str
     labels: Mapping[str, str]
+    notices: tuple[Input, ...]
 
     def inputs(self) -> tuple[Input, ...]:
         """What of it is in no treefile."""
         signer = [Input("definition", "gpg-key", self.signer)] if self.signer else []
-        return (*self.accounts.inputs(), *revision_inputs(dict(self.labels)), *signer)
+        labels = revision_inputs(dict(self.labels))
+        return (*self.accounts.inputs(), *labels, *signer, *self.notices)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -148,27 +153,30 @@ def plan_base(
     context: BuildContext,
     target: Target,
     definition: Definition,
+    lock: Lock,
     inputs: Sequence[Input],
     more: Sequence[Path] = (),
 ) -> BasePlan:
     """Understand a base layer's treefile.
 
     inputs: all others of the build. more: files that it is made of beside the definition's.
-    Raises DefinitionError.
+    Raises DefinitionError, RepositoryError.
     """
     treefile, earlier = definition.treefile, context.record(target)
     name = treefile.text("gpg-key")
     paths = (*definition.paths(), *more)
+    said, notices = with_repositories(said_by(treefile), context, definition, lock)
     plan = BasePlan(
         treefile,
         definition.folder,
         Accounts(),
         Accounts.from_record(earlier, "accounts"),
         layout_of(treefile.fields),
-        said_by(treefile),
+        said,
         ref_of(treefile),
         signing_key(name, treefile.places["gpg-key"]) if name else "",
         revision_labels(paths[0].parent, paths),
+        notices,
     )
     others = [*inputs, *plan.inputs()]
     accounts = accounts_before(treefile, definition.folder, earlier, others)

@@ -99,6 +99,7 @@ class Definition:
             exclude=self.treefile.exclude_packages,
             only_pinned=tuple(as_list(self.treefile.fields.get("lockfile-repos"))),
             replace=self.amendment.names,
+            platform=self.treefile.text("platform-module"),
         )
 
     def asked(self) -> Asked:
