@@ -148,6 +148,78 @@ def test_what_cannot_be_is_an_error_at_its_line(
     assert list((store / "work").iterdir()) == []
 
 
+def test_r2_6_a_stream_without_a_version_counts_as_its_treefile_says(
+    store: Path, tmp_path: Path, strata: Strata
+) -> None:
+    fields = 'edition: "2024"\nreleasever: 9\nautomatic-version-prefix: ${releasever}.<date:%Y%m>\n'
+    definitions = tiny_definitions(tmp_path / "definitions", fields=fields)
+    toml = definitions / "strata.toml"
+    toml.write_text(toml.read_text().replace('version = "1.0"\n', ""))
+    common = ("-C", str(definitions), "--store", str(store))
+
+    def built() -> str:
+        strata(*common, "build", TARGET)
+        return ostree(store, "show", "--print-metadata-key=version", TARGET).strip()
+
+    assert built() == "'9.202607.0'"
+    assert built() == "'9.202607.0'"
+    with open(definitions / "bootc.yaml", "a") as stream:
+        stream.write("automatic-version-suffix: '-'\n")
+    assert built() == "'9.202607-0'"
+    with open(definitions / "bootc.yaml", "a") as stream:
+        stream.write("# changed\n")
+    assert built() == "'9.202607-1'"
+    text = (definitions / "bootc.yaml").read_text()
+    (definitions / "bootc.yaml").write_text(
+        text.replace("automatic-version-prefix", "platform-module")
+    )
+    done = strata(*common, "build", TARGET, check=False)
+    assert done.returncode == 3
+    assert "has no version: its stream has none in strata.toml" in " ".join(done.stderr.split())
+
+
+CONTEXTS = """\
+/.*\tsystem_u:object_r:default_t:s0
+/usr/bin(/.*)?\tsystem_u:object_r:bin_t:s0
+/etc(/.*)?\tsystem_u:object_r:etc_t:s0
+"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "bash", "etc"),
+    [
+        ('edition: "2024"\n', "bin_t", "etc_t"),
+        ("selinux: true\nselinux-label-version: 1\n", "bin_t", "etc_t"),
+        ("selinux: false\n", "", ""),
+    ],
+)
+def test_the_policy_of_the_tree_labels_it(
+    store: Path, tmp_path: Path, strata: Strata, fields: str, bash: str, etc: str
+) -> None:
+    policy = "etc/selinux/targeted/contexts/files"
+    fields += "add-files:\n  - [config, /etc/selinux/config]\n"
+    fields += f"  - [contexts, /{policy}/file_contexts]\n"
+    fields += f"  - [aliases, /{policy}/file_contexts.subs_dist]\n"
+    definitions = tiny_definitions(tmp_path / "definitions", fields=fields)
+    (definitions / "config").write_text("SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    (definitions / "contexts").write_text(CONTEXTS)
+    (definitions / "aliases").write_text("/run /var/run\n/var/home /home\n")
+    strata("-C", str(definitions), "--store", str(store), "build", TARGET)
+    for path, label in (("/usr/bin/bash", bash), ("/usr/etc/selinux/config", etc)):
+        shown = ostree(store, "ls", "-X", TARGET, path)
+        wanted = f"b'system_u:object_r:{label}:s0'"
+        assert (wanted in shown) if label else ("security.selinux" not in shown)
+    aliases = ostree(store, "cat", TARGET, f"/usr/{policy}/file_contexts.subs_dist").splitlines()
+    assert aliases == [
+        "/run /var/run",
+        "# /var/home /home",
+        "/home /var/home",
+        "/usr/etc /etc",
+        "/usr/lib/opt /opt",
+    ]
+    assert "no errors found" in ostree(store, "fsck")
+
+
 # --- users ---------------------------------------------------------------------------------------
 
 
@@ -331,7 +403,7 @@ def test_repositories_and_advisories_are_said_of_a_commit(
     key = "--print-detached-metadata-key=rpmostree.advisories"
     nevra = f"{name}-{version}-{release}.{arch}"
     assert ostree(store, "show", key, TARGET).strip() == (
-        f"[('ADV-1', uint32 1, uint32 3, ['{nevra}'], {{'cve_references': <[('https://bugs.example/1', "
-        "'CVE-2026-1: bash')]>})]"
+        f"[('ADV-1', uint32 1, uint32 3, ['{nevra}'], "
+        "{'cve_references': <[('https://bugs.example/1', 'CVE-2026-1: bash')]>})]"
     )
     assert "up to date" in strata(*common, "build", TARGET).stderr
