@@ -70,7 +70,7 @@ class BasePlan:
     def inputs(self) -> tuple[Input, ...]:
         """What of it is in no treefile."""
         signer = [Input("definition", "gpg-key", self.signer)] if self.signer else []
-        labels = revision_inputs(dict(self.labels))
+        labels = revision_inputs(self.labels)
         return (*self.accounts.inputs(), *labels, *signer, *self.notices)
 
     @property

@@ -8,7 +8,7 @@ image. A checkout with changes of theirs says so, and claims no clean revision.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -40,7 +40,12 @@ def revision_labels(folder: Path, paths: Sequence[Path]) -> dict[str, str]:
     return {**labels, SOURCE: source} if source else labels
 
 
-def revision_inputs(labels: dict[str, str]) -> tuple[Input, ...]:
+def without_revision(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of a layer below, as one above inherits them."""
+    return {key: value for key, value in labels.items() if key not in (REVISION, SOURCE)}
+
+
+def revision_inputs(labels: Mapping[str, str]) -> tuple[Input, ...]:
     """The labels as inputs of the build: the image's bytes have them."""
     return tuple(Input("source", key, value) for key, value in sorted(labels.items()))
 
