@@ -43,13 +43,13 @@ def make_repository(
 ) -> RepoConfig:
     """A repository of tiny real packages: "name version" to extra spec lines.
 
-    files: a further file of a package, by its name.
+    files: a further file of a package, by its name; `%lang(de) /path` has an attribute, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for label, extra in packages.items():
         name, version = label.split()
         file = (files or {}).get(name, "")
-        install = f"install -D /dev/null %{{buildroot}}{file}" if file else ""
+        install = f"install -D /dev/null %{{buildroot}}{file.split()[-1]}" if file else ""
         spec = folder / f"{name}.spec"
         text = _SPEC.format(name=name, version=version, extra=extra, install=install, file=file)
         spec.write_text(text)

@@ -18,6 +18,7 @@ bootc = { treefile = "bootc.yaml" }
 coreos = { treefile = "bootc.yaml" }
 """
 _TREEFILE = """\
+edition: "2024"
 repos:
   - sample-12-baseos
 documentation: false
@@ -28,12 +29,14 @@ postprocess:
 """
 
 
-def tiny_definitions(folder: Path, *scripts: str, packages: str = "") -> Path:
-    """Definitions whose only target is TARGET, with postprocess scripts and more packages."""
+def tiny_definitions(folder: Path, *scripts: str, packages: str = "", fields: str = "") -> Path:
+    """Definitions whose only target is TARGET, with postprocess scripts, more packages and fields
+    in the place of `edition`."""
     folder.mkdir()
     shutil.copy(SAMPLE / "sample.repo", folder)
     (folder / "strata.toml").write_text(_TOML)
     text = _TREEFILE.replace(" gzip ", f" gzip {packages} ")
+    text = text.replace('edition: "2024"\n', fields) if fields else text
     for script in scripts or ("ldconfig",):
         lines = "\n".join(f"    {line}" for line in script.splitlines())
         text += f"  - |\n    #!/usr/bin/bash\n    set -euo pipefail\n{lines}\n"

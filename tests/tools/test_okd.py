@@ -44,6 +44,8 @@ BASE = {
     "c10s.repo": repo_file("mirror.stream.centos.org", "c10s-baseos", "c10s-appstream")
     + repo_file("mirror.stream.centos.org", "c10s-baseos-mirror"),
     "image-c10s.yaml": "size: 16\n",
+    "passwd": "root:x:0:0:::\n",
+    "group": "root:x:0:\n",
     "overlay.d/05rhcos/etc/a": "",
 }
 SHARED = {

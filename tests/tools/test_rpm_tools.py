@@ -265,3 +265,70 @@ def test_a_package_gone_from_its_repository_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine" / lock.packages[0].location).unlink()
     with pytest.raises(RepositoryError, match="cannot be fetched from repository mine"):
         PackageCache(tmp_path / "packages").fetch(lock, [repo])
+
+
+MODULES = """\
+---
+document: modulemd
+version: 2
+data:
+  name: tool
+  stream: "2"
+  version: 1
+  context: c0ffee
+  arch: x86_64
+  summary: tool
+  description: tool
+  license: {module: [MIT]}
+  dependencies:
+  - requires: {platform: [el9]}
+  artifacts: {rpms: ["tool-0:2-1.noarch"]}
+...
+---
+document: modulemd-defaults
+version: 1
+data: {module: tool, stream: "2"}
+...
+"""
+
+
+@pytest.mark.parametrize(("platform", "version"), [("platform:el9", "2"), ("platform:el8", "1")])
+def test_platform_module_decides_which_streams_of_modules_count(
+    tmp_path: Path, platform: str, version: str
+) -> None:
+    folder = tmp_path / "modular"
+    repo = make_repository(folder, {"tool 1": "", "tool 2": "", "other 1": ""})
+    (tmp_path / "modules.yaml").write_text(MODULES)
+    argv = ["modifyrepo_c", "--mdtype=modules", str(tmp_path / "modules.yaml")]
+    argv.append(str(folder / "repodata"))
+    subprocess.run(argv, check=True, capture_output=True)
+    lock = solve(
+        [repo],
+        read_states([repo], tmp_path),
+        [Request("tool", "t.yaml:1")],
+        arch="x86_64",
+        metadata_cache=tmp_path,
+        wishes=Wishes(platform=platform),
+    )
+    assert [package.nevra.version for package in lock.packages] == [version]
+
+
+def test_only_files_of_wanted_languages_are_installed(tmp_path: Path) -> None:
+    files = {"tool": "%lang(de) /usr/share/tool-de"}
+    make_repository(tmp_path / "repo", {"tool 1": ""}, files=files)
+    rpm = next((tmp_path / "repo").rglob("tool-*.rpm"))
+    for langs, there in ((("fr", "de"), True), (("fr",), False), ((), True)):
+        root = tmp_path / ("root-" + "-".join(langs))
+        root.mkdir()
+        with silent().step("install") as step:
+            install(
+                root,
+                [rpm],
+                arch="x86_64",
+                source_date_epoch=0,
+                documentation=True,
+                scratch=tmp_path,
+                step=step,
+                langs=langs,
+            )
+        assert (root / "usr/share/tool-de").exists() is there

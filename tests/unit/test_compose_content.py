@@ -144,9 +144,9 @@ def test_r1_17_users_keep_their_ids(
     flat = read(tmp_path, text, **files)
     assert set(files) <= {name for name, _ in flat.inputs}
     if not problem:
-        check_users(root, flat, tmp_path)
+        check_users(root, flat, tmp_path, {})
         return
     with pytest.raises(DefinitionError) as caught:
-        check_users(root, flat, tmp_path)
+        check_users(root, flat, tmp_path, {})
     assert caught.value.message.startswith("m.yaml:1: /etc/")
     assert caught.value.message.endswith(problem)

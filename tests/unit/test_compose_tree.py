@@ -20,7 +20,7 @@ from strata.compose.normalise import (
     tree_path,
 )
 from strata.compose.overlays import apply_overlay
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import run_script, tell
 from strata.core.errors import DefinitionError, PackageError, TreeError
 from strata.core.events import silent
 from strata.inspect.layers import check_no_node_packages
@@ -220,6 +220,7 @@ def test_remove_files_are_the_trees_own(tmp_path: Path) -> None:
         root,
         Definition(tmp_path, treefile, (), ()),
         run=partial(run_script, root),
+        tell=partial(tell, root, 0),
         source_date_epoch=0,
         reporter=silent(),
     )

@@ -122,9 +122,10 @@ def test_r1_22_an_unknown_key_is_reported_with_the_nearest(tmp_path: Path) -> No
     assert caught.value.hint == "did you mean packages?"
 
 
-def test_fields_no_build_acts_on_yet_are_told(tmp_path: Path) -> None:
-    path = write(tmp_path, manifest="rpmdb: sqlite\ninstall-langs: [de]\nunits: [a.service]\n")
-    assert read(path).passive == {"rpmdb": "sqlite", "install-langs": ["de"]}
+def test_r1_22_fields_that_no_image_takes_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, manifest="rpmdb: sqlite\ninstall-langs: [de]\nselinux: true\n")
+    assert flatten(path, variables={"deriving": True}, arch="x86_64").unfit == ("rpmdb", "selinux")
+    assert flatten(path, variables={"deriving": False}, arch="x86_64").unfit == ()
 
 
 @pytest.mark.parametrize(

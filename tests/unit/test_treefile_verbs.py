@@ -284,7 +284,9 @@ def lint(
         ("packages:\n  - a\n  - b a\n", {"l.yaml:3 note named-twice"}),
         ("postprocess:\n  - echo\n", {"l.yaml:2 warning no-interpreter"}),
         ("bootstrap_packages: [a]\n", {"l.yaml:1 note old-spelling"}),
-        ("install-langs: [a]\n", {"l.yaml:1 note no-effect"}),
+        ("install-langs: [a]\n", set()),
+        ("boot-location: new\n", {"l.yaml:1 note deprecated"}),
+        ("initramfs-args: [--zstd]\n", {"l.yaml:1 note deprecated"}),
         (
             'conditional-include:\n  - if: basearch != ""\n    include:\n'
             "      packages-s390x: [a]\n",
@@ -311,13 +313,14 @@ def test_lint_fails_where_rpm_ostree_would(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "packages: [a]\nexclude-packages: [a]\nautomatic-version-suffix: xx\n"
-    status, found = lint(tmp_path, capsys, text + "repovars: {basearch: x}\n")
+    status, found = lint(tmp_path, capsys, text + "repovars: {basearch: x}\nima: true\n")
     assert status == 1
     errors = {item for item in found if "error" in item}
     assert errors == {
         "l.yaml:2 error excluded-package",
-        "l.yaml:3 error version-suffix",
-        "l.yaml:4 error repovars",
+        "l.yaml:3 error refused",
+        "l.yaml:4 error refused",
+        "l.yaml:5 error refused",
     }
 
 

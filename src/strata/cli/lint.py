@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from strata.cli.context import Context, add_command
 from strata.cli.lintpublic import show_needs
 from strata.cli.treefile.common import print_findings
+from strata.compose.extensionrepos import lint_repositories
+from strata.compose.workspace import Workspace
 from strata.core.errors import UsageError
 from strata.treefile.extensionlint import lint_extensions
 from strata.treefile.extensions import load_extensions
@@ -21,6 +23,8 @@ Exits with 1 on an error, with --strict on warnings too; notes never fail.
 
   strata lint extensions/4.19       kernels that may not match, repositories
                                     that let architectures drift apart
+  strata lint --repositories        the same, and what repositories have on every
+                                    architecture of a stream: this takes the network
   strata lint --public              what builds need that is not public: repositories,
   strata lint --public node/4.19    images and secrets, with the line that asks for each
 
@@ -42,6 +46,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add = parser.add_argument
     add("targets", nargs="*", metavar="TARGET", help="default: all that there are rules for")
     add("--strict", action="store_true", help="warnings fail too")
+    add("--repositories", action="store_true", help="look into them, on every architecture")
     add("--public", action="store_true", help="list what is not public")
 
 
@@ -58,6 +63,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             known = ", ".join(f"{kind}/" for kind in RULES)
             raise UsageError(f"there are no rules for {target}", hint=f"there are for: {known}")
         found += RULES[target.kind](project, target)
+        if arguments.repositories:
+            workspace = Workspace.create(context.store)
+            found += lint_repositories(project, target, workspace.files, workspace.metadata)
     return print_findings(context, sorted(set(found)), strict=arguments.strict)
 
 

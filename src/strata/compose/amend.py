@@ -34,7 +34,7 @@ REPOSITORY = "strata-with"
 AHEAD, REDUNDANT = "ahead", "redundant"
 # What a layer may change: the rest of a tree is a machine's own, or empty.
 _SHIPPED = ("/usr/", "/etc/")
-_CLEANED = tuple(f"/etc/{name}" for name in LEFT_OVERS)
+_CLEANED = tuple(f"/etc/{name}" for name in (*LEFT_OVERS, "machine-id"))
 
 
 @dataclass(frozen=True)

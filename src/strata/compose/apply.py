@@ -35,7 +35,7 @@ from strata.core.events import Reporter, plain
 from strata.core.files import canonical_json, mounts_under, remove_tree
 from strata.core.process import run
 from strata.oci.model import goarch
-from strata.rpm.install import close_database
+from strata.rpm.install import LANGS_MACRO, close_database
 from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, read_inventory
 from strata.treefile.treefile import Flattened, flatten
 
@@ -83,6 +83,7 @@ def apply(
             root,
             content,
             run=partial(_run_script, root),
+            tell=partial(_tell, source_date_epoch),
             source_date_epoch=source_date_epoch,
             reporter=reporter,
         )
@@ -117,12 +118,19 @@ def _install(
         argv = ["rpm", "--root", str(root), "-U", "--oldpackage", "--nosignature", *options]
         if not treefile.documentation:
             argv.append("--excludedocs")
+        langs = treefile.texts("install-langs")
+        if langs:
+            argv += ["--define", f"{LANGS_MACRO} {':'.join(langs)}"]
         run([*argv, *files], env={"SOURCE_DATE_EPOCH": str(source_date_epoch)})
         step.detail(f"{len(files)} packages")
     for left in ("var/lib/rpm", "var/log"):
         if left not in there:
             rooted.remove(root, left)
     close_database(rooted.resolve(root, f"{RPMDB_FOLDER}/rpmdb.sqlite"))
+
+
+def _tell(source_date_epoch: int, command: list[str]) -> str:
+    return run(command, env={"SOURCE_DATE_EPOCH": str(source_date_epoch)}).stdout
 
 
 def _run_script(root: Path, text: str, *, source: str, env: dict[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""What a treefile does to a root whose packages are installed: files taken out and put in, users
-held against lists, overlays, scripts. The engines of a node build share it.
+"""What a treefile does to a root whose packages are installed: files taken out and put in,
+overlays, scripts. The engines of a node build share it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from strata.compose.content import add_files, enable_units, remove_from_packages
 from strata.compose.overlays import apply_overlay
-from strata.compose.users import check_users
+from strata.compose.sysusers import RunInTree, make_users
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
@@ -47,6 +47,7 @@ def arrange(
     content: Content,
     *,
     run: RunScript,
+    tell: RunInTree,
     source_date_epoch: int,
     reporter: Reporter,
     before_scripts: Callable[[], None] = lambda: None,
@@ -55,7 +56,8 @@ def arrange(
     """Take out what is not wanted of packages, apply the overlays and what else the treefile adds,
     run the scripts, in that order.
 
-    before_scripts: adds what the scripts may read and change. name: what scripts know as NAME,
+    tell: runs a command there, with SOURCE_DATE_EPOCH. before_scripts: adds what the scripts may
+    read and change. name: what scripts know as NAME,
     empty for the treefile's. Raises PackageError, DefinitionError, TreeError.
     """
     treefile = content.treefile
@@ -63,7 +65,6 @@ def arrange(
         with reporter.step("remove files of packages") as step:
             removed = remove_from_packages(root, treefile, read_inventory(root))
             step.detail(f"{removed} files")
-    check_users(root, treefile, content.folder)
     for path in treefile.remove_files:
         rooted.remove(root, path)
     for title, overlay in content.overlays:
@@ -72,6 +73,7 @@ def arrange(
     add_files(root, treefile.files, content.folder)
     enable_units(root, treefile)
     before_scripts()
+    make_users(root, treefile, tell)
     environment = _environment(name or treefile.metadata.get("name"), source_date_epoch)
     scripts = [(script.text, str(script.source)) for script in treefile.postprocess]
     for item in treefile.files:

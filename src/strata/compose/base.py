@@ -15,6 +15,7 @@ from strata.compose import osrelease
 from strata.compose.amend import LABEL
 from strata.compose.arrange import arrange
 from strata.compose.baseimage import import_base
+from strata.compose.baseplan import BasePlan, plan_base, version_of
 from strata.compose.bootfiles import NOTHING, BootFiles, beside, read_boot_files
 from strata.compose.components import component_map
 from strata.compose.composefs import check_composefs
@@ -31,36 +32,31 @@ from strata.compose.definitions import (
     load_definition,
     tool_inputs,
 )
-from strata.compose.initramfs import build_initramfs
 from strata.compose.install import Transaction, install_packages, packages_at_hand
 from strata.compose.kept import KeptSteps
-from strata.compose.labels import COMMAND, STOP_SIGNAL, Identity, base_labels
+from strata.compose.labels import STOP_SIGNAL, Identity, base_labels
 from strata.compose.localoverrides import OF, ROOTFS, read_local_overrides
 from strata.compose.locks import amended_lock, check_locked, lock_for
 from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import run_script, tell
 from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
-from strata.compose.variant import Variant, variant_of
+from strata.compose.variant import Variant, identified, variant_of
 from strata.container.encapsulate import Options, encapsulate
 from strata.container.labels import commit_metadata
 from strata.container.packing_plan import read_plan
 from strata.container.packing_stable import pack_stable
 from strata.core import rooted
-from strata.core.clock import date8
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import canonical_json
 from strata.core.record import BuildRecord, Input
-from strata.core.versions import next_version
 from strata.inspect.layers import check_no_node_packages
 from strata.inspect.osrelease import PATH, parse
 from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
 from strata.ostree.checkout import checkout
-from strata.ostree.scan import commit_directory
 from strata.ostree.tree import Tree
-from strata.ostree.writer import writing
 from strata.rpm.inventory import Inventory, read_inventory
 from strata.rpm.lock import Lock
 from strata.rpm.nevra import NEVRA
@@ -75,7 +71,8 @@ class BaseJob:
     parent: the bootc commit a CoreOS tree starts from, empty for none. os_release_token: what the
     version takes the place of in os-release. identity: what the system is called. boot: what
     makers of boot images find in the tree. content_sets: by repository. below: the packages of the
-    parent.
+    parent. plan: what else the treefile decides. version: X.Y, empty where the treefile's scheme
+    counts.
     """
 
     target: Target
@@ -90,11 +87,15 @@ class BaseJob:
     boot: BootFiles
     content_sets: Mapping[str, str] | None
     below: tuple[NEVRA, ...]
+    plan: BasePlan
+    version: str
 
     @property
     def transaction(self) -> Transaction:
         """What is installed."""
-        return Transaction.of(self.definition, self.lock, self.parent, self.epoch)
+        return Transaction.of(
+            self.definition, self.lock, self.parent, self.epoch, self.plan.accounts
+        )
 
     @property
     def steps(self) -> Step:
@@ -132,6 +133,7 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         arch=context.arch,
         store=context.workspace.files,
         reporter=reporter,
+        users=variant.users,
     )
     boot = _boot_files(context, target, stream, variant)
     sets = _content_sets(context, stream)
@@ -172,10 +174,12 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         inputs.append(Input("base", "bootc commit", parent))
     if context.dev:
         inputs.append(Input("definition", "developer build", ".dev"))
+    plan = plan_base(context, target, definition, lock, inputs, variant.files)
+    inputs += plan.inputs()
     parent_time = context.workspace.repo().commit(parent).timestamp if parent else 0
     epoch, clock = content_time(parent_time, lock)
     token = variant.os_release_token or definition.treefile.mutate_os_release
-    name = variant.identity.name or str(definition.treefile.metadata.get("name", ""))
+    identity = identified(variant.identity, definition.treefile)
     return BaseJob(
         target,
         stream,
@@ -185,10 +189,12 @@ def prepare_base(context: BuildContext, target: Target, reporter: Reporter) -> B
         tuple(sorted([*inputs, *clock])),
         epoch,
         token,
-        replace(variant.identity, name=name),
+        identity,
         boot,
         sets.names if sets else None,
         below,
+        plan,
+        variant.version,
     )
 
 
@@ -236,12 +242,8 @@ def _parent_commit(
 
 
 def next_version_of(job: BaseJob, earlier: BuildRecord | None, *, dev: bool = False) -> str:
-    """The version of a new build: the day of the content, counted on from the earlier build.
-
-    dev: it is a developer's.
-    """
-    before = str(earlier.outputs["version"]) if earlier else ""
-    return str(next_version(job.stream.version, date8(job.epoch), before, dev=dev))
+    """The version of a new build. dev: it is a developer's. Raises DefinitionError."""
+    return version_of(job.version, job.definition.treefile, job.epoch, earlier, dev=dev)
 
 
 def build_base(
@@ -257,33 +259,34 @@ def build_base(
             root,
             job.definition,
             run=partial(run_script, root, before_shell=context.before_shell),
+            tell=partial(tell, root, job.epoch),
             source_date_epoch=job.epoch,
             reporter=reporter,
             before_scripts=lambda: _describe(job, root, version, reporter),
             name=job.identity.name,
         )
+        accounts = job.plan.after_scripts(root)
         kernel, inventory = _finish_tree(context, job, root, reporter)
         called = parse(osrelease.read(root, str(job.target))).get("NAME", "Linux")
-        with reporter.step("commit") as step, writing(repo) as writer:
-            commit = commit_directory(
+        with reporter.step("commit") as step:
+            commit = job.plan.commit(
                 repo,
-                writer,
-                str(root),
+                root,
+                str(job.target),
                 metadata=commit_metadata(version=version, kernel=kernel),
                 subject=f"{job.target} {version}",
-                timestamp=job.epoch,
-                adopt=True,
+                epoch=job.epoch,
                 threads=context.jobs,
             )
-            writer.set_ref(str(job.target), commit)
             step.detail(commit[:12])
     labels = base_labels(
         job.identity,
         target=str(job.target),
         version=version,
-        description=f"{called} {job.stream.version}",
+        description=f"{called} {job.version or version}",
         inputs=job.inputs,
     )
+    labels.update(job.plan.labels)
     swapped = _swapped(context, job)
     labels.update({LABEL: canonical_json(swapped).decode()} if swapped else {})
     with reporter.step("encapsulate") as step:
@@ -294,7 +297,13 @@ def build_base(
             commit,
             workspace.layout,
             component_map(inventory, kernel),
-            Options(context.arch, labels, COMMAND, threads=context.jobs, stop_signal=STOP_SIGNAL),
+            Options(
+                context.arch,
+                labels,
+                job.plan.command,
+                threads=context.jobs,
+                stop_signal=STOP_SIGNAL,
+            ),
             packing=partial(pack_stable, prior=plan),
             step=step,
         )
@@ -309,6 +318,9 @@ def build_base(
         "kernel": kernel,
         "packages": len(inventory.packages),
         "epoch": job.epoch,
+        "accounts": accounts.to_json(),
+        **({"accounts-before": job.plan.accounts.to_json()} if job.plan.accounts.inputs() else {}),
+        **({"ref": job.plan.ref} if job.plan.ref else {}),
         "prior": prior_of(context.record(job.target), prior, manifest),
         **({"with": swapped} if swapped else {}),
     }
@@ -338,6 +350,7 @@ def _install(context: BuildContext, job: BaseJob, root: Path, reporter: Reporter
                 reopen(root)
         else:
             prepare_root(root)
+        job.plan.before_packages(root)
         install_packages(root, transaction, files, workspace, reporter)
         kept.keep(transaction.step, root, reporter)
 
@@ -349,7 +362,8 @@ def _finish_tree(
     if job.target.kind == "coreos":
         check_composefs(root, job.stream.composefs)
     with reporter.step("normalise the tree") as step:
-        normalised = normalise(root, tmpfiles_name=f"strata-var-{job.target.kind}.conf")
+        name = f"strata-var-{job.target.kind}.conf"
+        normalised = normalise(root, tmpfiles_name=name, layout=job.plan.layout)
         kernel = find_kernel(root)
         step.detail(f"kernel {kernel}")
     if normalised.dropped:
@@ -366,10 +380,8 @@ def _finish_tree(
         origin=job.lock.explain,
     )
     if job.target.kind == "coreos":
-        with reporter.step("build the initramfs") as step:
-            size = build_initramfs(root, kernel, source_date_epoch=job.epoch)
-            step.progress(size, size)
-            step.detail(f"{size / 1e6:.0f} MB")
+        job.plan.initramfs(root, kernel, job.epoch, reporter)
+    job.plan.settle_boot(root, kernel)
     return kernel, inventory
 
 
@@ -378,6 +390,7 @@ def _describe(job: BaseJob, root: Path, version: str, reporter: Reporter) -> Non
 
     The scripts come later, as upstream has it: they see the version and may go on from it.
     """
+    job.plan.before_scripts(root)
     _set_version(job, root, version, reporter)
     job.boot.write(root, job.lock.arch)
     if job.content_sets is not None:

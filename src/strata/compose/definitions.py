@@ -32,7 +32,9 @@ from strata.rpm.solve import Below, Request, Wishes, asked, solve
 from strata.treefile.conditions import Variable
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.project import Project
+from strata.treefile.refused import refuse
 from strata.treefile.treefile import Flattened, Sourced, flatten
+from strata.treefile.userlists import UserLists, with_user_lists
 
 # What may change the bytes of a tree, beside the definitions and the packages.
 TOOLS = ("bwrap", "dnf", "rpm")
@@ -70,6 +72,14 @@ class Definition:
         ]
         return (*self.repo_inputs, *files, *overlays, *added)
 
+    def paths(self) -> tuple[Path, ...]:
+        """The files and folders that the layer is made of, beside strata.toml and .repo files."""
+        files = [self.folder / name for name, _ in self.treefile.inputs]
+        files += [
+            self.folder / item.path for item in self.treefile.files if item.field == "add-files"
+        ]
+        return (*files, *(path for _, path in self.overlays))
+
     @property
     def requests(self) -> tuple[Request, ...]:
         """What the treefile asks to install."""
@@ -89,6 +99,7 @@ class Definition:
             exclude=self.treefile.exclude_packages,
             only_pinned=tuple(as_list(self.treefile.fields.get("lockfile-repos"))),
             replace=self.amendment.names,
+            platform=self.treefile.text("platform-module"),
         )
 
     def asked(self) -> Asked:
@@ -141,16 +152,21 @@ def load_definition(
     store: Path,
     reporter: Reporter,
     more_repos: Sequence[Sourced] = (),
+    users: UserLists | None = None,
 ) -> Definition:
     """Read a layer's treefile and what it names. Raises DefinitionError.
 
     treefile: its path in the definitions. store: what `$store` means in .repo files. more_repos:
-    named elsewhere, after the treefile's own. Fields that no build acts on are named, never dropped
-    silently.
+    named elsewhere, after the treefile's own. users: of a build-args file. Fields that mean nothing
+    in a layer on top of an image are named, never dropped silently.
     """
     flattened = flatten(project.path / treefile, variables=variables, arch=arch, root=project.path)
-    if flattened.passive:
-        reporter.warn(f"{treefile}: no effect yet: {', '.join(sorted(flattened.passive))}")
+    if users:
+        flattened = with_user_lists(flattened, project.path, users)
+    refuse(flattened)
+    if flattened.unfit:
+        names = ", ".join(flattened.unfit)
+        reporter.warn(f"{treefile}: not honoured in a layer on top of an image: {names}")
     asked_for = (*flattened.repos, *more_repos)
     named = [(wanted.text, str(wanted.source)) for wanted in asked_for]
     place = str(flattened.places.get("lockfile-repos", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from strata.compose.sandbox import run_in_tree
@@ -9,8 +10,12 @@ from strata.core.errors import DefinitionError
 from strata.core.rooted import resolve
 
 
-def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
+def build_initramfs(
+    root: Path, kernel: str, *, source_date_epoch: int, arguments: Sequence[str] = ()
+) -> int:
     """Write `/usr/lib/modules/KERNEL/initramfs.img` from the tree's dracut configuration.
+
+    arguments: the treefile's `initramfs-args`, in the place of `--no-hostonly`.
 
     The result is the same for the same tree (`--reproducible`, SOURCE_DATE_EPOCH). Returns its
     size in bytes. Raises DefinitionError when the tree has no dracut, ToolFailedError.
@@ -23,7 +28,8 @@ def build_initramfs(root: Path, kernel: str, *, source_date_epoch: int) -> int:
     image = f"/usr/lib/modules/{kernel}/initramfs.img"
     env = {"SOURCE_DATE_EPOCH": str(source_date_epoch), "DRACUT_NO_XATTR": "1"}
     run_in_tree(root, ["depmod", "-a", kernel], env=env)
-    argv = ["dracut", "--force", "--no-hostonly", "--reproducible", "--kver", kernel]
+    argv = ["dracut", "--force", *(arguments or ("--no-hostonly",)), "--reproducible"]
+    argv += ["--kver", kernel]
     run_in_tree(root, [*argv, "--tmpdir", "/tmp", image], env=env)
     path = resolve(root, image)
     path.chmod(0o600)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from strata.compose.accounts import Accounts
 from strata.compose.definitions import Definition, tool_inputs
 from strata.compose.steps import INSTALL, Step
 from strata.compose.workspace import Workspace
@@ -26,6 +27,7 @@ class Transaction:
 
     below: the commit that the root had before, or empty. replaces: names of packages there that
     may go for another build of theirs. epoch: the time that the package database says, in seconds.
+    langs: locales whose files are installed, all when empty. accounts: who is there before.
     """
 
     lock: Lock
@@ -33,17 +35,30 @@ class Transaction:
     documentation: bool
     replaces: tuple[str, ...]
     epoch: int
+    langs: tuple[str, ...] = ()
+    accounts: Accounts = field(default_factory=Accounts)
 
     @staticmethod
-    def of(definition: Definition, lock: Lock, below: str, epoch: int) -> Transaction:
+    def of(
+        definition: Definition, lock: Lock, below: str, epoch: int, accounts: Accounts | None = None
+    ) -> Transaction:
         """The transaction of a layer's definition."""
-        documentation = definition.treefile.documentation
-        return Transaction(lock, below, documentation, tuple(definition.amendment.names), epoch)
+        treefile, replaces = definition.treefile, tuple(definition.amendment.names)
+        return Transaction(
+            lock,
+            below,
+            treefile.documentation,
+            replaces,
+            epoch,
+            treefile.texts("install-langs"),
+            accounts or Accounts(),
+        )
 
     @property
     def step(self) -> Step:
         """The transaction as a step of a build."""
         packages = [[str(one.nevra), one.sha256] for one in self.lock.packages]
+        users = self.accounts.digest()
         reads = [
             Input("lock", "packages", json_digest(packages)),
             Input("treefile", "documentation", str(self.documentation).lower()),
@@ -51,6 +66,8 @@ class Transaction:
             Input("definition", "architecture", self.lock.arch),
             Input("clock", "time of the content", str(self.epoch)),
             *([Input("base", "what lies below", self.below)] if self.below else []),
+            *([Input("treefile", "languages", ":".join(self.langs))] if self.langs else []),
+            *([Input("base", "users and groups", users)] if users else []),
             *tool_inputs(("dnf", "rpm")),
         ]
         return Step(INSTALL, tuple(sorted(reads)))
@@ -94,5 +111,6 @@ def install_packages(
             scratch=workspace.work,
             step=step,
             replaces=transaction.replaces,
+            langs=transaction.langs,
         )
         step.detail(f"{len(files)} packages")

@@ -38,6 +38,7 @@ from strata.compose.nodechecks import (
     stream_class,
 )
 from strata.compose.nodenative import NodeLayers, build_native
+from strata.compose.revision import revision_inputs, revision_labels, without_revision
 from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
 from strata.container import derive
@@ -64,8 +65,9 @@ from strata.treefile.target import Target
 class NodeJob:
     """A node layer, ready to be built: all that goes in is known and digested.
 
-    arguments: of the Containerfile. labels: what scanners find the image by. below: the base's
-    packages. hotfix: when it is one. debts: of strata.toml's overrides; hotfix_debts: of a hotfix's
+    arguments: of the Containerfile. labels: what scanners find the image by. revision: labels of
+    the definitions'. below: the base's packages. hotfix: when it is one. debts: of strata.toml's
+    overrides; hotfix_debts: of a hotfix's
     packages.
     """
 
@@ -78,6 +80,7 @@ class NodeJob:
     epoch: int
     arguments: Mapping[str, str]
     labels: Mapping[str, str]
+    revision: Mapping[str, str]
     below: tuple[NEVRA, ...]
     stream_class: str
     hotfix: Hotfix | None
@@ -176,6 +179,10 @@ def prepare_node(
         Input("base", "image", str(found.manifest)),
         *tool_inputs(),
     ]
+    top = context.project.path
+    recipe = [top / item.name for item in recipe_inputs if item.kind == "treefile"]
+    revision = revision_labels((top / node.treefile).parent, (*plain.paths(), *recipe))
+    inputs += revision_inputs(revision)
     epoch, clock = content_time(context.workspace.repo().commit(found.commit).timestamp, lock)
     return NodeJob(
         target,
@@ -187,6 +194,7 @@ def prepare_node(
         epoch,
         arguments,
         product_labels(arguments, str(variables["id"]), architecture, epoch),
+        revision,
         below,
         stream_class(variables),
         hotfix,
@@ -246,16 +254,20 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             reporter=reporter,
         )
     check_locked(made.packages, job.lock, job.below, job.target)
+    config = replace(config, config={**config.config, **made.config})
+    # The base's revision is of other definitions.
+    labels = without_revision(config.labels)
     derived = derive.append_layers(
         layout,
-        manifest,
-        replace(config, config={**config.config, **made.config}),
+        replace(manifest, annotations=without_revision(manifest.annotations)),
+        replace(config, config={**config.config, "Labels": labels}),
         made.layers,
         labels={
             METALAYER: "true",
             TARGET: str(job.target),
             STREAM_CLASS_LABEL: job.stream_class,
             **job.labels,
+            **job.revision,
             **made.labels,
             **amendment.labels(),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),

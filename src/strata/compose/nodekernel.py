@@ -10,9 +10,11 @@ from pathlib import Path
 
 from strata.compose.initramfs import build_initramfs
 from strata.compose.normalise import find_kernel, kernels, move_kernel
+from strata.compose.treelayout import settle_boot
 from strata.core import rooted
 from strata.core.events import Reporter
 from strata.rpm.inventory import read_inventory
+from strata.treefile.layout import Layout
 
 
 def settle_kernel(
@@ -40,4 +42,5 @@ def settle_kernel(
     ) as step:
         size = build_initramfs(root, kernel, source_date_epoch=source_date_epoch)
         step.progress(size, size)
+    settle_boot(root, kernel, Layout())
     return kernel

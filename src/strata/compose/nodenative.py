@@ -24,7 +24,7 @@ from strata.compose.nodekernel import settle_kernel
 from strata.compose.normalise import clean_node, find_kernel, kernels, reopen, tree_path
 from strata.compose.overlaymount import UPPER, overlay_mount
 from strata.compose.pyc import keep_pyc
-from strata.compose.sandbox import run_script
+from strata.compose.sandbox import run_script, tell
 from strata.container import derive
 from strata.container.labels import LINUX
 from strata.container.layers import Layer
@@ -92,6 +92,7 @@ def build_native(
                 mount.merged,
                 definition,
                 run=partial(run_script, mount.merged, before_shell=context.before_shell),
+                tell=partial(tell, mount.merged, epoch),
                 source_date_epoch=epoch,
                 reporter=reporter,
             )

@@ -4,7 +4,8 @@
 - `/var` is a machine's own: the folders and links a package wanted there become a tmpfiles.d file,
   and the tree's `/var` is empty.
 - The kernel of `/boot` moves to `/usr/lib/modules/<version>/`; `/boot` is empty.
-- `/home`, `/root`, `/opt`, `/srv`, `/mnt` and `/usr/local` are links into `/var`.
+- `/home`, `/root`, `/opt`, `/srv`, `/mnt` and `/usr/local` are links into `/var`, unless the
+  treefile wants the latter's and `/opt`'s content shipped.
 - What differs from one build to the next, or belongs to a running machine, is removed.
 
 See ostree's "Adapting existing mainstream distributions" and rpm-ostree's composepost.
@@ -18,11 +19,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from strata.compose.treelayout import (
+    MACHINE_ID,
+    open_tmp,
+    settle_files,
+    settle_machine_id,
+    settle_opt,
+    settle_tmp,
+)
 from strata.compose.users import parse_ids
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import mounts_under, remove_tree
+from strata.treefile.layout import Layout
 
 # What stands at the top of every tree before packages are installed: usr-merge, and folders whose
 # owner is no package.
@@ -69,7 +79,6 @@ LEFT_OVERS = (
     "gshadow-",
     "subuid-",
     "subgid-",
-    "machine-id",
     "resolv.conf",
     "hostname",
 )
@@ -77,9 +86,11 @@ LEFT_OVERS = (
 
 @dataclass(frozen=True)
 class Normalised:
-    """What normalising found. dropped: files under /var that no tree can ship."""
+    """What normalising found. dropped: files under /var that no tree can ship. devices: how many
+    device nodes were left out."""
 
     dropped: tuple[str, ...]
+    devices: int = 0
 
 
 def tree_path(path: str) -> str:
@@ -100,33 +111,37 @@ def prepare_root(root: Path) -> None:
         (root / name).symlink_to(target)
     for name in ("etc", "var", *EMPTY):
         (root / name).mkdir(mode=0o755, exist_ok=True)
-    (root / "tmp").mkdir(exist_ok=True)
-    (root / "tmp").chmod(0o1777)
+    open_tmp(root)
 
 
-def normalise(root: Path, *, tmpfiles_name: str) -> Normalised:
+def normalise(root: Path, *, tmpfiles_name: str, layout: Layout | None = None) -> Normalised:
     """Turn an installed root into an OSTree-shaped tree, in place.
 
-    tmpfiles_name: the tmpfiles.d file that this layer's /var entries go to.
-    Raises TreeError when /etc, /usr or /var is no folder.
+    tmpfiles_name: the tmpfiles.d file that this layer's /var entries go to. layout: what the
+    treefile says of it. Raises TreeError when /etc, /usr or /var is no folder, or a device is where
+    the layout takes none.
     """
+    layout = layout or Layout()
     for name in ("etc", "usr", "var"):
         rooted.real_folder(root, name)
     move_kernel(root)
     for name in LEFT_OVERS:
         rooted.remove(root, f"etc/{name}")
+    settle_machine_id(root, layout)
     for name in ("var/cache/ldconfig", "usr/lib/sysimage/rpm/.rpm.lock"):
         rooted.remove(root, name)
     dropped = move_var_to_tmpfiles(root, tmpfiles_name)
     for name, mode in EMPTY.items():
         _empty(root / name, mode)
-    _empty(root / "tmp", 0o1777)
+    settle_tmp(root, layout)
+    settled = settle_opt(root, layout)
     for name, target in LINKS.items():
-        remove_tree(root / name)
-        (root / name).symlink_to(target)
+        if name not in settled:
+            remove_tree(root / name)
+            (root / name).symlink_to(target)
     remove_tree(root / "usr/etc")
     (root / "etc").rename(root / "usr/etc")
-    return Normalised(dropped)
+    return Normalised(dropped, settle_files(root, layout))
 
 
 def clean_node(root: Path, reporter: Reporter) -> None:
@@ -138,6 +153,7 @@ def clean_node(root: Path, reporter: Reporter) -> None:
         # Container engines mount some of them, which leaves nothing in the image.
         if not mounts_under(rooted.resolve(root, f"etc/{name}", follow_last=False)):
             rooted.remove(root, f"etc/{name}")
+    _forget_machine_id(root)
     dropped = move_var_to_tmpfiles(root, NODE_TMPFILES)
     if dropped:
         reporter.warn(
@@ -150,6 +166,14 @@ def clean_node(root: Path, reporter: Reporter) -> None:
                 remove_tree(child)
 
 
+def _forget_machine_id(root: Path) -> None:
+    """An empty one is the base's own, by its treefile; a filled one came with this layer."""
+    place = rooted.resolve(root, MACHINE_ID, follow_last=False)
+    filled = place.is_symlink() or (place.is_file() and place.stat().st_size > 0)
+    if filled and not mounts_under(place):
+        rooted.remove(root, MACHINE_ID)
+
+
 def reopen(root: Path) -> None:
     """Undo enough of `normalise` that packages can be installed again: the next layer's start.
 
@@ -157,6 +181,7 @@ def reopen(root: Path) -> None:
     Raises TreeError when /usr/etc is no folder.
     """
     rooted.real_folder(root, "usr/etc").rename(root / "etc")
+    open_tmp(root)
     for target in LINKS.values():
         inside = target.lstrip("./")
         if inside.startswith("var/"):

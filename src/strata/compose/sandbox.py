@@ -70,6 +70,11 @@ def run_in_tree(root: Path, command: list[str], *, env: Mapping[str, str]) -> Co
     return run([*_prefix(root, env), "--new-session", "--", *command])
 
 
+def tell(root: Path, source_date_epoch: int, command: list[str]) -> str:
+    """Run a command inside the tree; returns what it printed. Raises ToolFailedError."""
+    return run_in_tree(root, command, env={"SOURCE_DATE_EPOCH": str(source_date_epoch)}).stdout
+
+
 def run_script(
     root: Path,
     text: str,

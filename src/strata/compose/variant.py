@@ -4,25 +4,31 @@ or a build-args file's (requirements R1.9 and R1.18).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strata.compose.labels import Identity
 from strata.core.errors import DefinitionError
 from strata.core.record import Input
 from strata.inspect.osrelease import parse
-from strata.treefile.buildargs import load_build_args
+from strata.treefile.buildargs import BuildArgs, load_build_args
 from strata.treefile.conditions import Variable
 from strata.treefile.project import Project, Stream
 from strata.treefile.target import Target
+from strata.treefile.treefile import Flattened
+from strata.treefile.userlists import UserLists
+from strata.treefile.yaml import Place
 
 
 @dataclass(frozen=True)
 class Variant:
     """What decides how a stream's treefile is read. os_release_token: empty for the treefile's.
 
-    folder: the build-args file's, None without one.
+    folder: the build-args file's, None without one. version: X.Y, empty where the treefile's own
+    scheme counts. users: lists of users and groups, beside the treefile's own. files:
+    those read beside the treefile.
     """
 
     treefile: str
@@ -31,6 +37,9 @@ class Variant:
     os_release_token: str = ""
     image_config: str = ""
     folder: str | None = None
+    version: str = ""
+    users: UserLists | None = None
+    files: tuple[Path, ...] = ()
     inputs: tuple[Input, ...] = ()
 
 
@@ -47,14 +56,15 @@ def variant_of(project: Project, target: Target) -> Variant:
         return _read_build_args(project.path, source.build_args, stream)
     told = stream.version_labels and target.kind == "coreos"
     identity = Identity("", stream.name, version_labels=told)
-    return Variant(source.treefile, stream_variables(stream), identity)
+    variables = stream_variables(stream)
+    return Variant(source.treefile, variables, identity, version=stream.version)
 
 
 def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
     """A build-args file, which names the treefile. Raises DefinitionError."""
     arguments = load_build_args(folder / name, name)
     version = arguments.values["VERSION"]
-    if version != stream.version:
+    if stream.version and version != stream.version:
         raise DefinitionError(
             f"{name} is of version {version}, stream {stream.name} of {stream.version}",
             context={"file": name, "key": "VERSION"},
@@ -71,8 +81,27 @@ def _read_build_args(folder: Path, name: str, stream: Stream) -> Variant:
         arguments.values["MUTATE_OS_RELEASE"],
         str(Path(name).parent / arguments.values["IMAGE_CONFIG"]),
         str(Path(name).parent),
+        version,
+        _user_lists(arguments, name),
+        (folder / name,),
         (Input("treefile", name, f"sha256:{arguments.sha256}"),),
     )
+
+
+def _user_lists(arguments: BuildArgs, name: str) -> UserLists | None:
+    given, line = arguments.line("PASSWD_GROUP_DIR")
+    if not given:
+        return None
+    return UserLists(os.path.normpath(Path(name).parent / given), Place(name, line, 1))
+
+
+def identified(identity: Identity, treefile: Flattened) -> Identity:
+    """The identity with what the treefile says where a build-args file does not: `name` in its
+    `metadata`, else in `rojig`, whose summary describes the system."""
+    rojig = treefile.mapping("rojig")
+    name = identity.name or str(treefile.metadata.get("name", rojig.get("name", "")))
+    description = identity.description or str(rojig.get("summary", ""))
+    return replace(identity, name=name, description=description)
 
 
 def node_variables(os_release: str, stream: str) -> dict[str, Variable]:

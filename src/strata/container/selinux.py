@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from strata.container.derived import Rules
 from strata.core.errors import ImageError, ToolMissingError
@@ -38,6 +39,13 @@ class _Option(ctypes.Structure):
 
 
 _ALL = Rules()
+
+
+class Labeller(Protocol):
+    """Knows labels."""
+
+    def of(self, path: str, mode: int) -> bytes | None:
+        """The label of an absolute path, see Labels."""
 
 
 class Labels:
@@ -139,7 +147,9 @@ def _policy_type(repo: Repo, folder: Tree) -> str:
     return kind if "/" not in kind and kind not in (".", "..") else ""
 
 
-def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels, *, rules: Rules = _ALL) -> int:
+def relabel(
+    repo: Repo, writer: Writer, tree: Tree, labels: Labeller, *, rules: Rules = _ALL
+) -> int:
     """Give every file and folder of a tree its label; returns how many objects were written anew.
 
     Objects that have their label stay. The tree's objects must be in the repository already,
@@ -149,7 +159,7 @@ def relabel(repo: Repo, writer: Writer, tree: Tree, labels: Labels, *, rules: Ru
 
 
 class _Relabel:
-    def __init__(self, repo: Repo, writer: Writer, labels: Labels, rules: Rules) -> None:
+    def __init__(self, repo: Repo, writer: Writer, labels: Labeller, rules: Rules) -> None:
         self.repo, self.writer, self.labels, self.rules = repo, writer, labels, rules
         self.headers: dict[Checksum, FileHeader] = {}
         self.made: dict[tuple[Checksum, bytes], Checksum] = {}

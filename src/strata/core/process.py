@@ -34,6 +34,8 @@ _KEPT = (
     "NO_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    # Where gpg finds the key that signs commits.
+    "GNUPGHOME",
     # Where skopeo finds registries, credentials, policies and stores.
     "REGISTRY_AUTH_FILE",
     "CONTAINERS_CONF",

@@ -20,12 +20,16 @@ from strata.core.files import atomic_write, json_digest, pretty_json
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 4 << 20
 
-KINDS = ("definition", "treefile", "overlay", "lock", "base", "with", "tool", "strata", "clock")
+KINDS = (
+    *("definition", "treefile", "overlay", "lock", "base", "with", "source", "tool", "strata"),
+    "clock",
+)
 
 
 @dataclass(frozen=True, order=True)
 class Input:
-    """One thing a build read. kind: one of KINDS. digest: `sha256:…`, or a version for a tool."""
+    """One thing a build read. kind: one of KINDS. digest: `sha256:…`, or a version for a
+    tool, or a label's value for a source."""
 
     kind: str
     name: str

@@ -9,6 +9,7 @@ Source: "GVariant Specification" (Lortie), section 2.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -142,6 +143,41 @@ class Variant(NamedTuple):
         """A boolean."""
         return Variant("b", b"\1" if value else b"\0")
 
+    @staticmethod
+    def texts(values: Sequence[str]) -> Variant:
+        """An array of strings."""
+        return Variant("as", pack_array([pack_string(value) for value in values]))
+
+    @staticmethod
+    def number(value: int) -> Variant:
+        """A signed number of 64 bits. Raises ObjectError when it does not fit."""
+        return Variant("x", _packed(">q", value))
+
+    @staticmethod
+    def unsigned(value: int) -> Variant:
+        """A number of 64 bits without sign. Raises ObjectError when it does not fit."""
+        return Variant("t", _packed(">Q", value))
+
+    @staticmethod
+    def real(value: float) -> Variant:
+        """A floating-point number."""
+        return Variant("d", _packed(">d", value))
+
+    @staticmethod
+    def variants(values: Sequence[Variant]) -> Variant:
+        """An array of values of any type."""
+        return Variant("av", pack_array([pack_variant(value) for value in values], 8))
+
+    @staticmethod
+    def mapping(values: dict[str, Variant]) -> Variant:
+        """A mapping."""
+        return Variant("a{sv}", pack_variant_map(values))
+
+    @staticmethod
+    def mappings(values: Sequence[dict[str, Variant]]) -> Variant:
+        """An array of mappings."""
+        return Variant("aa{sv}", pack_array([pack_variant_map(value) for value in values], 8))
+
     def as_text(self) -> str:
         """The string it holds. Raises ObjectError when it holds something else."""
         if self.type != "s":
@@ -182,12 +218,24 @@ def unpack_string(data: bytes) -> str:
         raise ObjectError(f"the string {data[:-1]!r} is not UTF-8") from None
 
 
+def _packed(form: str, value: float) -> bytes:
+    """Big-endian, as OSTree keeps the numbers of a commit's metadata."""
+    try:
+        return struct.pack(form, value)
+    except (struct.error, OverflowError):
+        raise ObjectError(f"{value} does not fit into 64 bits") from None
+
+
+def pack_variant(value: Variant) -> bytes:
+    """A variant: the value, NUL, its type."""
+    return value.data + b"\0" + value.type.encode()
+
+
 def pack_variant_map(values: dict[str, Variant]) -> bytes:
     """An a{sv}, its keys in the order given."""
     entries = []
     for key, value in values.items():
-        variant = value.data + b"\0" + value.type.encode()
-        entries.append(pack_tuple([Member(pack_string(key)), Member(variant, 8)]))
+        entries.append(pack_tuple([Member(pack_string(key)), Member(pack_variant(value), 8)]))
     return pack_array(entries, 8)
 
 

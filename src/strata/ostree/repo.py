@@ -11,6 +11,7 @@ from __future__ import annotations
 import configparser
 import fcntl
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from strata.ostree.objects import (
 
 LOCK_TIMEOUT_S = 300.0
 _MAX_CONFIG_BYTES = 1 << 20
+_REF = re.compile(r"[\w\d._-]+(/[\w\d._-]+)*", re.ASCII)
 _FOLDERS = (
     "objects",
     "extensions",
@@ -43,6 +45,13 @@ _FOLDERS = (
     "state",
     "tmp/cache",
 )
+
+
+def check_ref(name: str) -> str:
+    """A local ref's name, as libostree takes it. Raises ObjectError."""
+    if not _REF.fullmatch(name) or any(part in (".", "..") for part in name.split("/")):
+        raise ObjectError(f"{name!r} is not a ref: letters, digits, - . _ and / between them")
+    return name
 
 
 class Repo:

@@ -33,9 +33,13 @@ def call(
     task: Mapping[str, object],
     *,
     env: Mapping[str, str] | None = None,
+    macros: Mapping[str, str] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Give the worker one task and return its answer. Raises ToolFailedError."""
+    """Give the worker one task and return its answer. macros: of rpm, beside ours.
+
+    Raises ToolFailedError.
+    """
 
     def line(text: str) -> None:
         if on_progress and text.startswith("progress "):
@@ -44,7 +48,9 @@ def call(
     with tempfile.TemporaryDirectory(prefix="strata-dnf.") as home:
         # Where the host's rpm keeps its database (Debian: under HOME) is no business of the root:
         # this macro file is read after the host's and decides for dnf and librpm alike.
-        Path(home, ".rpmmacros").write_text(f"%_dbpath /{RPMDB_FOLDER}\n", encoding="utf-8")
+        wanted = {"_dbpath": f"/{RPMDB_FOLDER}", **(macros or {})}
+        text = "".join(f"%{name} {value}\n" for name, value in wanted.items())
+        Path(home, ".rpmmacros").write_text(text, encoding="utf-8")
         argv = [interpreter(), "-I", str(WORKER)]
         task_env = {**(env or {}), "HOME": home}
         if task["task"] == "solve":

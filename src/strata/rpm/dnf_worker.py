@@ -36,6 +36,8 @@ def make_base(task: dict[str, Any]) -> Any:
     conf.substitutions["basearch"] = task["arch"]
     conf.substitutions["releasever"] = "unset"
     conf.zchunk = False
+    if task.get("platform"):
+        conf.module_platform_id = task["platform"]
     # A tree has one kernel: another build of it takes its place, as of any package.
     conf.installonlypkgs = []
     return base
@@ -146,6 +148,34 @@ def find(task: dict[str, Any]) -> dict[str, Any]:
     return {"packages": [row(one) for one in found], "indexes": index_digests(base)}
 
 
+def notices(task: dict[str, Any]) -> dict[str, Any]:
+    """When the repositories were made, and the security advisories of some packages."""
+    base = make_base(task)
+    add_repos(base, task)
+    base.fill_sack(load_system_repo=False)
+    wanted = set(task["packages"])
+    found: dict[str, dict[str, Any]] = {}
+    for package in base.sack.query():
+        if nevra_of(package) not in wanted:
+            continue
+        for advisory in package.get_advisories(hawkey.EQ):
+            if advisory.type != hawkey.ADVISORY_SECURITY:
+                continue
+            bugs = [
+                [one.url, one.title]
+                for one in advisory.references
+                if one.type == hawkey.REFERENCE_BUGZILLA
+            ]
+            empty = {"id": advisory.id, "severity": advisory.severity, "packages": [], "bugs": bugs}
+            found.setdefault(advisory.id, empty)["packages"].append(nevra_of(package))
+    times = {repo.id: repo._repo.getMaxTimestamp() for repo in base.repos.iter_enabled()}
+    return {
+        "times": times,
+        "advisories": list(found.values()),
+        "indexes": index_digests(base),
+    }
+
+
 def row(package: Any) -> dict[str, Any]:
     kind, digest = package.returnIdSum()
     return {
@@ -244,7 +274,7 @@ def install(task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     task = json.load(sys.stdin)
     try:
-        tasks = {"solve": solve, "pick": pick, "find": find, "install": install}
+        tasks = {"solve": solve, "pick": pick, "find": find, "install": install, "notices": notices}
         answer = tasks[task["task"]](task)
     except dnf.exceptions.RepoError as error:
         answer = {"error": "repository", "message": str(error)}

@@ -20,6 +20,7 @@ from strata.core.process import require_root
 from strata.rpm import dnf
 from strata.rpm.inventory import RPMDB_FOLDER
 
+LANGS_MACRO = "_install_langs"
 # What dnf and libdnf write into a root beside the packages.
 _LEFT = ("var/lib/dnf", "var/cache/dnf", "var/log", "var/lib/rpm", "root/.rpmdb", "etc/dnf")
 
@@ -34,10 +35,12 @@ def install(
     scratch: Path,
     step: Step,
     replaces: Sequence[str] = (),
+    langs: Sequence[str] = (),
 ) -> None:
     """Install package files, and only those, into a root (which may hold packages already).
 
-    replaces: names of packages there that may go for another build of theirs.
+    replaces: names of packages there that may go for another build of theirs. langs: locales whose
+    files are installed, all when empty.
     With the same files and source_date_epoch the database is the same to the byte.
     Raises PackageError, ToolFailedError, NotRootError.
     """
@@ -58,6 +61,7 @@ def install(
                 "files": [str(path) for path in files],
             },
             env={"SOURCE_DATE_EPOCH": str(source_date_epoch)},
+            macros={LANGS_MACRO: ":".join(langs)} if langs else {},
             on_progress=lambda done: step.progress(done, len(files), "packages"),
         )
     if answer.get("error") == "unsolvable":

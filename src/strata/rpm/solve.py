@@ -15,6 +15,7 @@ from typing import Any
 from strata.core.errors import OfflineError, PackageError, RepositoryError
 from strata.core.network import HINT, offline
 from strata.rpm import dnf
+from strata.rpm.advisories import Advisory, parse_advisory
 from strata.rpm.answers import Answers
 from strata.rpm.evict import in_use
 from strata.rpm.lock import Asked, Lock, LockedPackage
@@ -58,7 +59,8 @@ class Wishes:
 
     exclude: name patterns never to install. pins: of these names, only these builds. only_pinned:
     repositories (ids) from which nothing but pins comes (requirement R1.8). replace: names of the
-    layer below that may change after all.
+    layer below that may change after all. platform: of modules, as `platform:el9`; empty for what
+    the packages say.
     """
 
     weak_deps: bool = False
@@ -66,6 +68,7 @@ class Wishes:
     pins: tuple[NEVRA, ...] = ()
     only_pinned: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
+    platform: str = ""
 
 
 def asked(repos: Sequence[RepoConfig], requests: Sequence[Request], wishes: Wishes) -> Asked:
@@ -113,6 +116,7 @@ def solve(
         "pins": pins,
         "below": locked,
         "replace": list(wishes.replace),
+        "platform": wishes.platform,
         "requests": [
             {"text": item.text, "source": item.source, "repo": item.repo} for item in requests
         ],
@@ -149,6 +153,25 @@ def find_builds(
     _raise_error(answer, repos)
     _check_indexes(answer["indexes"], states)
     return tuple(map(_locked, answer["packages"]))
+
+
+def read_notices(
+    repos: Sequence[RepoConfig],
+    states: Sequence[RepoState],
+    packages: Sequence[NEVRA],
+    *,
+    arch: str,
+    metadata_cache: Path,
+) -> tuple[Mapping[str, int], tuple[Advisory, ...]]:
+    """When each repository was made (seconds, by id), and its security advisories of packages.
+
+    states: of them, read before. Raises RepositoryError, OfflineError.
+    """
+    task = {"task": "notices", "packages": sorted(map(str, packages))}
+    answer = _ask(task, [_description(repo, None) for repo in repos], arch, metadata_cache, None)
+    _raise_error(answer, repos)
+    _check_indexes(answer["indexes"], states)
+    return answer["times"], tuple(sorted(map(parse_advisory, answer["advisories"])))
 
 
 def _others(below: Sequence[RepoConfig], own: Sequence[RepoConfig]) -> list[RepoConfig]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from strata.core.errors import DefinitionError
@@ -32,10 +32,16 @@ _PINNED = re.compile(r"[^@]+:[^@:/]+@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BuildArgs:
-    """A variant's values, all of them in `values`. sha256: of the file's bytes."""
+    """A variant's values, all of them in `values`. sha256: of the file's bytes. lines: where each
+    value stands."""
 
     values: Mapping[str, str]
     sha256: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def line(self, key: str) -> tuple[str, int]:
+        """A value, empty when it is not there, and the line it stands on."""
+        return self.values.get(key, ""), self.lines.get(key, 0)
 
     @property
     def manifest(self) -> str:
@@ -101,7 +107,8 @@ def load_build_args(path: Path, file: str) -> BuildArgs:
 def parse_build_args(text: str, file: str) -> BuildArgs:
     """A base's build-args file. Raises DefinitionError, also when a value is missing or an image is
     not named by tag and digest."""
-    values = parse_values(text, file)
+    lines = parse_lines(text, file)
+    values = {key: value for key, (value, _) in lines.items()}
     missing = [key for key in NEEDED if not values.get(key)]
     if missing:
         raise DefinitionError(
@@ -115,7 +122,7 @@ def parse_build_args(text: str, file: str) -> BuildArgs:
             hint="a moving tag would build another system tomorrow",
             context={"file": file, "key": "BUILDER_IMG"},
         )
-    return BuildArgs(values)
+    return BuildArgs(values, lines={key: line for key, (_, line) in lines.items()})
 
 
 def _error(file: str, line: int, problem: str) -> DefinitionError:

@@ -1,4 +1,4 @@
-"""The treefile's fields, each declared once: its shape, how includes merge, who acts on it.
+"""The treefile's fields, each declared once: its shape, and how includes merge.
 
 Source: rpm-ostree's docs/treefile.md and rust/src/treefile.rs (shapes, merging, variables), and the
 fields that openshift/os, rhel-coreos-config and fedora-coreos-config use.
@@ -31,16 +31,16 @@ class Field:
     """A field of a treefile.
 
     merge: APPEND (what is included comes before what includes it), FIRST (the includer's value
-    wins) or UNION (mappings, key by key, the includer wins). built: whether a compose acts on it.
-    applies: whether it means something in a layer put on top of an image (a node layer).
-    substituted: whether `${variable}` is replaced in it. legacy: its old spelling, or empty.
+    wins) or UNION (mappings, key by key, the includer wins). applies: whether it means something
+    in a layer put on top of an image (a node layer); a compose of a base acts on all of them, or
+    refuses (`refused`). substituted: whether `${variable}` is replaced in it. legacy: its old
+    spelling, or empty.
     """
 
     name: str
     shape: Shape
     merge: str
     doc: str
-    built: bool = False
     applies: bool = True
     substituted: bool = False
     legacy: str = ""
@@ -65,7 +65,6 @@ _FIELDS = (
         TEXTS,
         APPEND,
         "packages to install; several names per entry",
-        built=True,
         legacy="bootstrap_packages",
     ),
     Field(
@@ -73,59 +72,60 @@ _FIELDS = (
         ListOf(Record({"repo": TEXT, "packages": TEXTS}, ("repo", "packages"))),
         APPEND,
         "packages that have to come from one repository",
-        built=True,
     ),
-    Field("repos", TEXTS, APPEND, "ids of repositories to install from", built=True),
+    Field("repos", TEXTS, APPEND, "ids of repositories to install from"),
     Field(
-        "lockfile-repos", TEXTS, APPEND, "repositories only locked packages come from", built=True
+        "lockfile-repos",
+        TEXTS,
+        APPEND,
+        "repositories only locked packages come from",
     ),
-    Field("ostree-layers", TEXTS, APPEND, "overlay folders, applied in order", built=True),
+    Field("ostree-layers", TEXTS, APPEND, "overlay folders, applied in order"),
     Field("ostree-override-layers", TEXTS, APPEND, "overlays that may replace files"),
-    Field("exclude-packages", TEXTS, APPEND, "packages that may not be installed", built=True),
-    Field("recommends", FLAG, FIRST, "install weak dependencies (default: true)", built=True),
-    Field("documentation", FLAG, FIRST, "install documentation (default: true)", built=True),
+    Field("exclude-packages", TEXTS, APPEND, "packages that may not be installed"),
+    Field("recommends", FLAG, FIRST, "install weak dependencies (default: true)"),
+    Field("documentation", FLAG, FIRST, "install documentation (default: true)"),
     Field("install-langs", TEXTS, APPEND, "locales kept"),
-    Field("units", TEXTS, APPEND, "systemd units to enable", built=True),
+    Field("units", TEXTS, APPEND, "systemd units to enable"),
     Field(
         "default-target",
         TEXT,
         FIRST,
         "systemd's default target",
         legacy="default_target",
-        built=True,
     ),
     Field(
         "add-files",
         ListOf(ListOf(TEXT, 2)),
         APPEND,
         "[source, destination] of files copied into the tree",
-        built=True,
     ),
-    Field("remove-files", TEXTS, APPEND, "paths deleted after the install", built=True),
+    Field("remove-files", TEXTS, APPEND, "paths deleted after the install"),
     Field(
         "remove-from-packages",
         ListOf(ListOf(TEXT, 1)),
         APPEND,
         "[package, regex…]: files deleted of a package",
-        built=True,
     ),
-    Field("postprocess", TEXTS, APPEND, "scripts run in the tree, in order", built=True),
-    Field("postprocess-script", TEXT, FIRST, "a script file run after postprocess", built=True),
+    Field("postprocess", TEXTS, APPEND, "scripts run in the tree, in order"),
+    Field("postprocess-script", TEXT, FIRST, "a script file run after postprocess"),
     Field("platform-module", TEXT, FIRST, "the modularity platform", substituted=True),
-    Field("cliwrap", FLAG, FIRST, "wrap commands that do not fit an image-based system"),
-    Field("cliwrap-binaries", TEXTS, APPEND, "which commands are wrapped"),
+    Field("cliwrap", FLAG, FIRST, "wrap commands by rpm-ostree's: refused"),
+    Field("cliwrap-binaries", TEXTS, APPEND, "which commands are wrapped: refused"),
     # --- how a tree is laid out
     Field("edition", Either((TEXT, NUMBER)), FIRST, "which defaults hold: 2014 or 2024"),
     Field("selinux", FLAG, FIRST, "label with the tree's SELinux policy", applies=False),
     Field("selinux-label-version", NUMBER, FIRST, "how labels are computed", applies=False),
     Field("ignore-devices", FLAG, FIRST, "leave device nodes out", applies=False),
-    Field("ima", FLAG, FIRST, "keep IMA signatures of packages", applies=False),
-    Field("readonly-executables", FLAG, FIRST, "executables without write permission"),
+    Field("ima", FLAG, FIRST, "keep IMA signatures of packages: refused", applies=False),
+    Field(
+        "readonly-executables", FLAG, FIRST, "executables without write permission", applies=False
+    ),
     Field(
         "boot-location",
         Choice(("new", "modules", "kernel-install", "both", "legacy")),
         FIRST,
-        "where the kernel is put",
+        "modules, or new: in /usr/lib/ostree-boot too",
         applies=False,
         legacy="boot_location",
     ),
@@ -138,7 +138,7 @@ _FIELDS = (
         applies=False,
     ),
     Field("machineid-compat", FLAG, FIRST, "ship an empty machine-id", applies=False),
-    Field("container", FLAG, FIRST, "the tree does not boot", applies=False),
+    Field("container", FLAG, FIRST, "the tree does not boot: refused", applies=False),
     Field("initramfs-args", TEXTS, APPEND, "arguments for dracut", applies=False),
     Field("no-initramfs", FLAG, FIRST, "make no initramfs", applies=False),
     Field(
@@ -148,31 +148,35 @@ _FIELDS = (
         "the package database's format",
         applies=False,
     ),
-    Field("rpmdb-normalize", FLAG, FIRST, "make the package database reproducible", applies=False),
+    Field(
+        "rpmdb-normalize",
+        FLAG,
+        FIRST,
+        "make the package database reproducible: always done",
+        applies=False,
+    ),
     # --- users and groups
     Field("etc-group-members", TEXTS, APPEND, "groups whose members are in /etc", applies=False),
     Field("preserve-passwd", FLAG, FIRST, "keep the last commit's ids", applies=False),
-    Field("check-passwd", _checked(_IDS), FIRST, "the expected users", applies=False, built=True),
+    Field("check-passwd", _checked(_IDS), FIRST, "the expected users", applies=False),
     Field(
         "check-groups",
         _checked(MapOf(NUMBER)),
         FIRST,
         "the expected groups",
         applies=False,
-        built=True,
     ),
-    Field("ignore-removed-users", TEXTS, APPEND, "users that may go", applies=False, built=True),
-    Field("ignore-removed-groups", TEXTS, APPEND, "groups that may go", applies=False, built=True),
+    Field("ignore-removed-users", TEXTS, APPEND, "users that may go", applies=False),
+    Field("ignore-removed-groups", TEXTS, APPEND, "groups that may go", applies=False),
     Field("sysusers", Choice(("compose-auto", "compose-forced")), FIRST, "who makes users"),
     # --- versions, commits, tools
-    Field("releasever", VARIABLE, FIRST, "$releasever in repositories; a variable too", built=True),
+    Field("releasever", VARIABLE, FIRST, "$releasever in repositories; a variable too"),
     Field("basearch", TEXT, FIRST, "the architecture; a variable too"),
     Field(
         "mutate-os-release",
         TEXT,
         FIRST,
         "text in os-release the version replaces",
-        built=True,
         substituted=True,
     ),
     Field(
@@ -199,9 +203,7 @@ _FIELDS = (
     ),
     Field("gpg-key", TEXT, FIRST, "who signs the commit", applies=False, legacy="gpg_key"),
     Field("container-cmd", TEXTS, FIRST, "the image's command", applies=False),
-    Field(
-        "metadata", MapOf(Anything()), UNION, "free values for tools", built=True, substituted=True
-    ),
+    Field("metadata", MapOf(Anything()), UNION, "free values for tools", substituted=True),
     Field(
         "add-commit-metadata",
         MapOf(Anything()),
@@ -214,10 +216,8 @@ _FIELDS = (
     Field(
         "advisories-metadata", _METADATA_TARGET, FIRST, "where advisories are named", applies=False
     ),
-    Field("variables", MapOf(VARIABLE), UNION, "values for conditional-include", built=True),
-    Field("repovars", MapOf(TEXT), UNION, "variables in .repo files", built=True),
-    # --- read by tools beside rpm-ostree
-    Field("platforms", MapOf(Anything()), UNION, "platform table", applies=False),
+    Field("variables", MapOf(VARIABLE), UNION, "values for conditional-include"),
+    Field("repovars", MapOf(TEXT), UNION, "variables in .repo files"),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
 LEGACY: dict[str, str] = {field.legacy: field.name for field in _FIELDS if field.legacy}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from strata.treefile.fields import FIELDS, LEGACY
+from strata.treefile.fields import LEGACY
+from strata.treefile.refused import refused
 from strata.treefile.treefile import Flattened
 from strata.treefile.yaml import Place, Value
 
@@ -14,7 +15,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something to look at. severity: ERROR (rpm-ostree refuses it), WARNING or NOTE."""
+    """Something to look at. severity: ERROR (rpm-ostree or a build refuses it), WARNING or NOTE."""
 
     place: str
     rule: str
@@ -72,34 +73,29 @@ def _shebang(flat: Flattened) -> Iterator[Finding]:
 
 def _not_honoured(flat: Flattened) -> Iterator[Finding]:
     """Requirement R1.22: a layer put on top of an image cannot do everything a compose does."""
-    deriving = flat.variables.get("deriving") is True
-    for key, place in flat.places.items():
-        if deriving and not FIELDS[key].applies:
-            yield Finding(
-                str(place),
-                "not-on-an-image",
-                WARNING,
-                f"{key} cannot be honoured in a layer on top of an image",
-            )
-        elif not FIELDS[key].built:
-            yield Finding(str(place), "no-effect", NOTE, f"{key} has no effect in a build yet")
-
-
-def _values(flat: Flattened) -> Iterator[Finding]:
-    suffix = flat.fields.get("automatic-version-suffix", "-")
-    if not isinstance(suffix, str) or len(suffix) != 1 or not suffix.isascii():
+    for key in flat.unfit:
         yield Finding(
-            str(flat.places["automatic-version-suffix"]),
-            "version-suffix",
-            ERROR,
-            f"automatic-version-suffix must be one ASCII character, not {suffix!r}",
+            str(flat.places[key]),
+            "not-on-an-image",
+            WARNING,
+            f"{key} cannot be honoured in a layer on top of an image",
         )
-    repovars = flat.fields.get("repovars", {})
-    for name in ("releasever", "basearch"):
-        if isinstance(repovars, dict) and name in repovars:
-            yield Finding(
-                str(flat.places["repovars"]), "repovars", ERROR, f"{name} may not be in repovars"
-            )
+
+
+def _refused(flat: Flattened) -> Iterator[Finding]:
+    for item in refused(flat):
+        yield Finding(str(item.place), "refused", ERROR, item.message)
+
+
+def _old_edition(flat: Flattened) -> Iterator[Finding]:
+    """What rpm-ostree warns of when it composes."""
+    if flat.fields.get("boot-location") == "new":
+        place = str(flat.places["boot-location"])
+        yield Finding(place, "deprecated", NOTE, "boot-location: new is deprecated: use modules")
+    if flat.texts("initramfs-args"):
+        place = str(flat.places["initramfs-args"])
+        what = "initramfs-args is deprecated: put a file into /usr/lib/dracut/dracut.conf.d"
+        yield Finding(place, "deprecated", NOTE, what)
 
 
 _RULES: tuple[Callable[[Flattened], Iterator[Finding]], ...] = (
@@ -107,7 +103,8 @@ _RULES: tuple[Callable[[Flattened], Iterator[Finding]], ...] = (
     _wanted_and_excluded,
     _shebang,
     _not_honoured,
-    _values,
+    _refused,
+    _old_edition,
 )
 
 

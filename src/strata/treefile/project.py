@@ -47,7 +47,8 @@ class BootImages:
 class Stream:
     """An OS stream: versioned with the OS, shared by releases. bootc: None for two layers.
 
-    content_sets, composefs: empty for none.
+    version: X.Y, empty where its treefiles or build-args files say it. content_sets, composefs:
+    empty for none.
     """
 
     name: str
@@ -210,7 +211,7 @@ class Project:
             stream = self.tables["stream"][target.name]
             layer = "bootc" if target.kind == "bootc" else "coreos"
             only = self.tables.get("node-only", [])
-            value = {"version": stream["version"], layer: stream.get(layer), "node-only": only}
+            value = {"version": stream.get("version"), layer: stream.get(layer), "node-only": only}
             for key in ("version-labels", "composefs") if layer == "coreos" else ():
                 if key in stream:
                     value[key] = stream[key]
@@ -312,7 +313,8 @@ class _Reader:
     def stream(self, name: str, table: dict[str, Any]) -> Stream:
         path = ("stream", name)
         self.document.check(table, schema.STREAM, path)
-        if not re.fullmatch(r"\d+\.\d+", table["version"]):
+        version = table.get("version", "")
+        if "version" in table and not re.fullmatch(r"\d+\.\d+", version):
             raise self.document.error((*path, "version"), "must be X.Y, two numbers")
         for arch in table["arches"]:
             if arch not in ARCHES:
@@ -322,17 +324,26 @@ class _Reader:
         coreos = self._layer((*path, "coreos"), table["coreos"])
         return Stream(
             name=name,
-            version=table["version"],
+            version=version,
             arches=tuple(table["arches"]),
             bootc=self._layer((*path, "bootc"), table["bootc"]) if "bootc" in table else None,
             coreos=coreos,
             lock=self.inside((*path, "lock"), table.get("lock", "")),
-            tag=table.get("tag", ""),
+            tag=self._tag((*path, "tag"), table, version),
             version_labels=table.get("version-labels", False),
             content_sets=self._optional((*path, "content-sets"), table),
             composefs=self._composefs((*path, "composefs"), table.get("composefs", "")),
             bootimages=self._bootimages((*path, "bootimages"), images) if images else None,
         )
+
+    def _tag(self, path: tuple[str, ...], table: dict[str, Any], version: str) -> str:
+        """A tag; one that moves with a version needs a stream that has one."""
+        tag = str(table.get("tag", ""))
+        if "version}" in tag and not version:
+            raise self.document.error(
+                path, "has a version in it, and the stream has none", 'say version = "X.Y" there'
+            )
+        return tag
 
     def _optional(self, path: tuple[str, ...], table: dict[str, Any]) -> str:
         """A file that a key names, empty without the key."""
@@ -413,7 +424,7 @@ class _Reader:
             build_args=container.get("build-args", ""),
             extensions=table.get("extensions", ""),
             payload_tag=table.get("payload-tag", ""),
-            tag=table.get("tag", ""),
+            tag=self._tag((*path, "tag"), table, streams[stream].version),
             lock=self.inside((*path, "lock"), table.get("lock", "")),
             other_releases=tuple(table.get("other-releases", ())),
         )

@@ -24,7 +24,7 @@ _LAYER = (
 )
 
 STREAM = (
-    Key("version", "text", "X.Y of X.Y.YYYYMMDD-N", required=True),
+    Key("version", "text", "X.Y of X.Y.YYYYMMDD-N; absent: as the treefile counts"),
     Key("arches", "texts", "architectures, as rpm names them", required=True),
     Key("bootc", "table", "the bootc layer; absent: the stream has two layers", table=_LAYER),
     Key("coreos", "table", "the CoreOS layer", required=True, table=_LAYER),

@@ -70,9 +70,8 @@ class Flattened:
 
     named: every mention of a package, in order; packages: the first of each. files: what the
     treefiles name beside themselves (scripts, files to add, users), among the inputs too. fields:
-    all that was said, merged, as plain values; packages there are names, sorted. passive: those
-    fields that no build acts on yet. variables: as they were at the end. documents: the treefiles
-    as they are written.
+    all that was said, merged, as plain values; packages there are names, sorted. variables: as they
+    were at the end. documents: the treefiles as they are written.
     """
 
     named: tuple[Sourced, ...]
@@ -96,8 +95,7 @@ class Flattened:
     @property
     def remove_files(self) -> tuple[str, ...]:
         """Paths deleted after the install."""
-        found = self.fields.get("remove-files")
-        return tuple(found) if isinstance(found, list) else ()
+        return self.texts("remove-files")
 
     @property
     def documentation(self) -> bool:
@@ -112,18 +110,35 @@ class Flattened:
     @property
     def mutate_os_release(self) -> str:
         """The text in os-release that the version replaces; empty for none."""
-        return str(self.fields.get("mutate-os-release", ""))
+        return self.text("mutate-os-release")
 
     @property
     def metadata(self) -> Mapping[str, object]:
         """Free values for tools."""
-        found = self.fields.get("metadata")
+        return self.mapping("metadata")
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty when the field is absent."""
+        found = self.fields.get(key)
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    def mapping(self, key: str) -> Mapping[str, object]:
+        """A mapping; empty when the field is absent."""
+        found = self.fields.get(key)
         return found if isinstance(found, dict) else {}
 
+    def text(self, key: str, default: str = "") -> str:
+        """A text; the default when the field is absent."""
+        return str(self.fields.get(key, default))
+
     @property
-    def passive(self) -> Mapping[str, object]:
-        """Fields that no build acts on yet."""
-        return {key: value for key, value in self.fields.items() if not FIELDS[key].built}
+    def unfit(self) -> tuple[str, ...]:
+        """Fields that mean nothing in a layer put on top of an image (requirement R1.22), sorted.
+
+        Empty for a base layer.
+        """
+        deriving = self.variables.get("deriving") is True
+        return tuple(sorted(key for key in self.fields if deriving and not FIELDS[key].applies))
 
 
 def flatten(
@@ -374,7 +389,7 @@ def _finish(config: _Config, loader: _Loader) -> Flattened:
         packages=packages,
         repos=without_doubles(texts("repos")),
         postprocess=tuple(texts("postprocess")),
-        overlays=without_doubles(texts("ostree-layers")),
+        overlays=without_doubles((*texts("ostree-layers"), *texts("ostree-override-layers"))),
         excluded=tuple(texts("exclude-packages")),
         files=files,
         fields=fields,

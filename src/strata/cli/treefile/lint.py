@@ -9,9 +9,9 @@ from strata.cli.treefile.common import FILES, add_file, chosen, print_findings
 from strata.treefile.lint import lint
 
 DESCRIPTION = f"""\
-Look for what a treefile says twice, against itself, in an old spelling, or where
-it has no effect. Exits with 1 when rpm-ostree would refuse it, with --strict on
-warnings too; notes never fail.
+Look for what a treefile says twice, against itself, in an old spelling, or what
+no build does. Exits with 1 when rpm-ostree or a build would refuse it, with
+--strict on warnings too; notes never fail.
 
 {FILES}"""
 
