@@ -22,6 +22,7 @@ from strata.core.files import canonical_json, json_digest, remove_tree, sha256_f
 from strata.core.process import run
 from strata.core.record import Input
 from strata.ostree.modes import read_xattrs
+from strata.rpm.createrepo import index_packages
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.solve import Request
@@ -274,8 +275,7 @@ def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> Rep
                 shutil.copyfile(one.source, copy)
                 if sha256_file(copy) != one.sha256:
                     raise DigestError(f"{one.source} changed while it was read")
-            index = ["createrepo_c", "--quiet", "--no-database", "--checksum", "sha256"]
-            run([*index, "--revision", "0", "--set-timestamp-to-revision", str(fresh)])
+            index_packages(fresh, revision=0)
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_tree(folder)
             fresh.rename(folder)
