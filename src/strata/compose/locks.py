@@ -15,6 +15,7 @@ from strata.compose.definitions import Definition
 from strata.core.errors import DefinitionError, PackageError
 from strata.core.events import Reporter
 from strata.core.files import atomic_write
+from strata.core.text import shortened
 from strata.rpm.inventory import read_inventory
 from strata.rpm.lock import Lock, LockFile
 from strata.rpm.nevra import NEVRA
@@ -29,9 +30,11 @@ def lock_for(
     definition: Definition,
     root: Path | None,
     reporter: Reporter,
+    there: Sequence[NEVRA] | None = None,
 ) -> Lock:
     """The packages to install in a layer, on top of those of a root (None for none).
 
+    there: the root's packages, when they were read already.
     Raises DefinitionError (the kept lock does not match), PackageError, RepositoryError.
     """
     file = context.project.lock_of(target)
@@ -40,8 +43,9 @@ def lock_for(
         if file:
             kept = kept_lock(context.project, target, context.arch)
             check_asked(kept, definition, target, file)
-            below = read_inventory(root).nevras() if root else ()
-            lock = _on(kept, below, target, file, definition.amendment.names)
+            if there is None:
+                there = read_inventory(root).nevras() if root else ()
+            lock = _on(kept, there, target, file, definition.amendment.names)
         else:
             lock = definition.lock(
                 arch=context.arch,
@@ -110,7 +114,7 @@ def amended_lock(
 
 
 def _on(
-    lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str, replaced: Sequence[str]
+    lock: Lock, below: Sequence[NEVRA], target: Target, file: str, replaced: Sequence[str]
 ) -> Lock:
     """A kept lock without what the layer below has by now. Raises DefinitionError."""
     wrong = clashes(lock, below, replaced)
@@ -150,13 +154,6 @@ def check_locked(
             f"{target} has packages that are not locked: {shortened(extra)}",
             hint="a script installed them: name them in the treefile",
         )
-
-
-def shortened(words: Iterable[str], most: int = 5) -> str:
-    """The first words of a list, and how many more there are."""
-    words = list(words)
-    more = f", and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def write_kept(project: Project, file: str, locks: LockFile) -> Path:

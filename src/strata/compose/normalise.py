@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +24,7 @@ from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import mounts_under, remove_tree
+from strata.core.text import shortened
 
 # What stands at the top of every tree before packages are installed: usr-merge, and folders whose
 # owner is no package.
@@ -139,15 +141,17 @@ def clean_node(root: Path, reporter: Reporter) -> None:
         if not mounts_under(rooted.resolve(root, f"etc/{name}", follow_last=False)):
             rooted.remove(root, f"etc/{name}")
     dropped = move_var_to_tmpfiles(root, NODE_TMPFILES)
-    if dropped:
-        reporter.warn(
-            f"{len(dropped)} files under /var are a machine's own and are not shipped: "
-            + ", ".join(dropped[:5])
-        )
+    warn_of_dropped(dropped, reporter)
     for name in ("run", "tmp"):
         for child in rooted.children(root, name):
             if not mounts_under(child):
                 remove_tree(child)
+
+
+def warn_of_dropped(dropped: Sequence[str], reporter: Reporter) -> None:
+    """Say which files under /var a layer does not ship."""
+    if dropped:
+        reporter.warn(f"not shipped, because /var is a machine's own: {shortened(dropped)}")
 
 
 def reopen(root: Path) -> None:
