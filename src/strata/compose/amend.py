@@ -265,7 +265,7 @@ def weigh(ahead: Iterable[Ahead], below: Iterable[NEVRA]) -> tuple[tuple[Ahead, 
 def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> RepoConfig:
     """A repository of package files, kept in the store by their content."""
     key = hashlib.sha256("\0".join(sorted(one.sha256 for one in local)).encode()).hexdigest()
-    folder = workspace.store / "cache" / "with" / key[:16]
+    folder = workspace.swapped / key[:16]
     if not (folder / "repodata/repomd.xml").is_file():
         with workspace.scratch("with") as scratch:
             fresh = scratch / "repository"
@@ -279,6 +279,7 @@ def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> Rep
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_tree(folder)
             fresh.rename(folder)
+    os.utime(folder)  # used now, which counts where the cache is limited
     return RepoConfig(REPOSITORY, "swapped by hand", f"file://{folder}", 1, False, WITH)
 
 
