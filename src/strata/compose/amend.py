@@ -26,7 +26,7 @@ from strata.rpm.createrepo import index_packages
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.solve import Request
-from strata.treefile.project import FILE, Project
+from strata.treefile.project import Project
 from strata.treefile.target import Target
 
 LABEL = "strata.with"
@@ -121,8 +121,8 @@ class Amendment:
     @property
     def requests(self) -> tuple[Request, ...]:
         """What is asked of the solver beside the treefile's packages."""
-        local = [Request(str(one.nevra), one.of, REPOSITORY) for one in self.local]
-        return (*(Request(one.text, one.of) for one in self.ahead), *local)
+        local = [Request(str(one.nevra), one.of, REPOSITORY, True) for one in self.local]
+        return (*(Request(one.text, one.of, amends=True) for one in self.ahead), *local)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -239,7 +239,7 @@ def parse_ahead(text: str, reason: str, of: str) -> Ahead:
 def overrides_of(project: Project, target: Target) -> tuple[Ahead, ...]:
     """What strata.toml puts ahead of a node layer's base. Raises DefinitionError."""
     return tuple(
-        parse_ahead(text, override.reason, f"{FILE}: [[override]]")
+        parse_ahead(text, override.reason, f"{override.place}: [[override]]")
         for override in project.overrides
         if override.target == target
         for text in override.packages
