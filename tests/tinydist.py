@@ -28,6 +28,17 @@ postprocess:
 """
 
 
+# A CoreOS layer on top: what dracut needs to make its initramfs.
+COREOS = """\
+repos:
+  - sample-12-baseos
+documentation: false
+recommends: false
+packages:
+  - dracut cpio findutils sed udev util-linux
+"""
+
+
 def tiny_definitions(folder: Path, *scripts: str, packages: str = "") -> Path:
     """Definitions whose only target is TARGET, with postprocess scripts and more packages."""
     folder.mkdir()
