@@ -29,6 +29,17 @@ postprocess:
 """
 
 
+# A CoreOS layer on top: what dracut needs to make its initramfs.
+COREOS = """\
+repos:
+  - sample-12-baseos
+documentation: false
+recommends: false
+packages:
+  - dracut cpio findutils sed udev util-linux
+"""
+
+
 def tiny_definitions(folder: Path, *scripts: str, packages: str = "", fields: str = "") -> Path:
     """Definitions whose only target is TARGET, with postprocess scripts, more packages and fields
     in the place of `edition`."""

@@ -227,7 +227,9 @@ def test_r3_13_a_hotfix_has_a_name_of_its_own_and_says_where_it_stands(lab: Lab)
     path = lab.definitions / "strata.toml"
     path.write_text(path.read_text().replace(str(later), str(today())))
     said = lab.build("hotfix/case-0042", status=3)
-    assert f"hotfix case-0042 expired on {today()}: customer case 42" in said
+    lines = path.read_text().splitlines()
+    place = f"strata.toml:{lines.index(f'expires = {today()}') + 1}"
+    assert f"strata: {place}: hotfix case-0042 expired on {today()}: customer case 42" in said
     assert "there is no hotfix nope" in lab.build("hotfix/nope", status=2)
 
 

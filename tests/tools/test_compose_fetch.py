@@ -109,6 +109,20 @@ def test_an_image_that_is_there_is_not_copied_again(workspace: Workspace, tmp_pa
     assert fetch(workspace, source, "one") == first
 
 
+def test_an_image_of_another_layout_is_fetched_by_its_digest(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    source = Layout.create(tmp_path / "source")
+    manifest = write_image(source, "one", 0)
+    write_image(source, "two", LAYERS)
+    digest = source.resolve("one").digest
+    reference = ImageReference.parse(f"oci:{source.path}@{digest}")
+    found = fetch_to_store(workspace, reference, arch="x86_64", reporter=silent())
+    assert found.digest == digest
+    assert all(workspace.layout.has(layer.digest) for layer in manifest.layers)
+    assert list(workspace.work.iterdir()) == []
+
+
 _FETCH = """
 import sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,11 @@ def test_r3_1_both_engines_make_the_same_system(
     # Nothing is left of buildah's, and built again it is the same.
     assert not list((own_store / "work").iterdir())
     assert leftovers(own_store) == []
-    first = outputs(own_store)["manifest"]
-    (own_store / f"records/{NODE}.json").unlink()
-    strata(*where, "build", "node/4.19", "--engine", "buildah")
-    assert outputs(own_store)["manifest"] == first
+    again = strata(*where, "--json", "build", "node/4.19", "--engine", "buildah", "--verify")
+    (result,) = [row for row in json.loads(again.stdout) if row["target"] == NODE]
+    assert result["status"] == "up to date"
+    assert result["verified"]["equal"]
+    assert result["verified"]["actual"] == {"manifest": outputs(own_store)["manifest"]}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_r3_1_both_engines_make_the_same_system(
     [
         ("apply /run/src ${TREEFILE}", "apply /run/src node/nope.yaml", "nope.yaml"),
         ("strata-apply.pyz metadata", "strata-apply.pyz --help", "does not hold /usr/share"),
-        ("FROM ${IMAGE_FROM}", "FROM scratch", "a step of it failed"),
+        ("FROM ${IMAGE_FROM}", "FROM scratch", "step 8/9 failed: RUN --mount"),
     ],
 )
 def test_what_a_containerfile_does_wrong_is_said(
@@ -94,6 +96,31 @@ def test_what_a_containerfile_does_wrong_is_said(
     assert outputs(own_store) == before
     assert not list((own_store / "work").iterdir())
     assert leftovers(own_store) == []
+
+
+def test_a_script_that_fails_in_a_container_is_told_as_the_native_engine_does(
+    own_store: Path, definitions: Path, strata: Strata
+) -> None:
+    path = definitions / "node/common.yaml"
+    path.write_text(path.read_text().replace("    ldconfig\n", "    echo lost >&2; exit 7\n"))
+    where = ("-C", str(definitions), "--store", str(own_store), "build", "node/4.19")
+    base = ("--base", f"oci:{own_store}:coreos/sample-12")
+    done = strata(*where, *base, "--engine", "buildah", check=False)
+    told = done.stderr[done.stderr.rindex("strata: ") :].splitlines()
+    native = strata(*where, *base, check=False)
+    assert done.returncode == native.returncode == 3
+    assert told == native.stderr[native.stderr.rindex("strata: ") :].splitlines()
+    assert told[0].startswith("strata: the postprocess script at node/common.yaml:")
+    assert told[0].endswith(" failed: lost")
+    assert told[-2] == "  | lost"
+    command = shlex.join(["strata", *where, *base, "--shell"])
+    assert told[-1] == f"  hint: to look around in its sandbox, and run it again there: {command}"
+    # What is booted is built first, and fails the same.
+    ran = strata(*where[:4], "run", "node/4.19", *base, check=False)
+    assert ran.stderr[ran.stderr.rindex("strata: ") :].splitlines() == told
+    refused = strata(*where, "--engine", "buildah", "--shell", check=False)
+    assert refused.returncode == 2
+    assert "--shell is for the native engine" in refused.stderr
 
 
 def test_what_buildah_cannot_do_is_said(

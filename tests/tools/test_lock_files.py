@@ -9,7 +9,16 @@ import pytest
 
 from rpmrepo import make_repository
 from strata.cli.main import main
+from strata.compose.context import BuildContext
+from strata.compose.locks import lock_for
+from strata.compose.lockupdate import definition_of, stream_variables_of
+from strata.compose.workspace import Workspace
+from strata.core.errors import DefinitionError
+from strata.core.events import silent
 from strata.rpm.lock import LockFile
+from strata.rpm.nevra import NEVRA
+from strata.treefile.project import load_project
+from strata.treefile.target import Target
 
 pytestmark = pytest.mark.tools
 
@@ -28,6 +37,15 @@ treefile = "node.yaml"
 lock = "locks/node.lock"
 """
 OS = {"kernel 1.0": "", "app 1.0": "Requires: lib", "lib 1.0": "", "unrelated 1.0": ""}
+
+
+def line_of(path: Path, *texts: str) -> int:
+    """The line on which the last of some texts stands, each behind the one before."""
+    number, rest = 0, path.read_text().splitlines()
+    for text in texts:
+        at = next(at for at, line in enumerate(rest, 1) if text in line)
+        number, rest = number + at, rest[at:]
+    return number
 
 
 class Lab:
@@ -167,12 +185,30 @@ def test_a_build_obeys_the_lock_and_refuses_one_that_no_longer_matches(
     first = json.loads(capsys.readouterr().out)
     lab.write("bootc.yaml", "repos: [os]\npackages: [kernel, unrelated]\n")
     assert lab.run("build", "bootc/s-1", "--dry-run") == 3
+    line = line_of(lab.definitions / "locks/s-1.lock", "bootc/s-1", "x86_64", '"asked"')
     message = "no longer matches what bootc/s-1 asks for on x86_64: package unrelated is new"
     err = capsys.readouterr().err
-    assert message in err
+    assert f"strata: locks/s-1.lock:{line}: the lock {message}" in err
     assert "hint: strata lock update bootc/s-1" in err
     assert first[0]["status"] == "would build"
     assert lab.locks("s-1.lock")["bootc/s-1", "x86_64"] == ["kernel-1.0-1.noarch"]
+
+
+def test_a_lock_that_does_not_go_with_the_layer_below_is_told_with_its_line(lab: Lab) -> None:
+    lab.run("lock", "update")
+    project, target = load_project(lab.definitions), Target("bootc", "s-1")
+    context = BuildContext(project, Workspace.create(lab.folder / "store"), "x86_64", 1)
+    definition = definition_of(context, target, stream_variables_of(project, target), silent())
+    below = [NEVRA.parse("kernel-0.9-1.noarch")]
+    with pytest.raises(DefinitionError) as caught:
+        lock_for(context, target, definition, None, silent(), there=below)
+    place = line_of(lab.definitions / "locks/s-1.lock", "bootc/s-1", "x86_64", '"nevra": "kernel-')
+    assert caught.value.message == (
+        f"locks/s-1.lock:{place}: the lock does not go with what bootc/s-1 stands on: "
+        "kernel-1.0-1.noarch is locked, the layer below has kernel-0.9-1.noarch"
+    )
+    same = [NEVRA.parse("kernel-1.0-1.noarch")]
+    assert lock_for(context, target, definition, None, silent(), there=same).packages == ()
 
 
 def test_r1_23_a_manifest_lock_with_overrides_decides(

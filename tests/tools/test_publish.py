@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import Strata
+from publisher import Publisher
 from registry import ADDRESS, Registry
 from strata.oci.digest import Digest
 
 pytestmark = pytest.mark.tools
 MINOR = "12.9"
-
-
-class Publisher:
-    """The command in a registry's network."""
-
-    def __init__(self, registry: Registry, definitions: Path, store: Path, home: Path) -> None:
-        self.registry, self.definitions, self.store, self.home = registry, definitions, store, home
-        config = home / ".config/containers/registries.conf"
-        config.parent.mkdir(parents=True)
-        config.write_text(f'[[registry]]\nlocation = "{ADDRESS}"\ninsecure = true\n')
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = str(Path(sys.executable).with_name("strata"))
-        where = ("-C", str(self.definitions), "--store", str(self.store))
-        return subprocess.run(
-            self.registry.inside(command, *where, *arguments),
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HOME": str(self.home)},
-            check=False,
-        )
-
-    def tags(self) -> dict[str, str]:
-        """What the registry has: tag to digest."""
-        folder = (
-            self.registry.folder / "data/docker/registry/v2/repositories/sample/_manifests/tags"
-        )
-        found = {}
-        for tag in sorted(folder.iterdir()) if folder.is_dir() else ():
-            found[tag.name] = (tag / "current/link").read_text()
-        return found
 
 
 def test_r3_13_images_are_published_by_the_tag_policy(

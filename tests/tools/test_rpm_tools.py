@@ -23,6 +23,7 @@ from strata.rpm.evr import compare_versions
 from strata.rpm.install import install
 from strata.rpm.inventory import RPMDB_FOLDER, read_inventory
 from strata.rpm.lock import Lock
+from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.repostate import read_states
 from strata.rpm.solve import Below, Request, Wishes, solve
@@ -241,6 +242,62 @@ def test_r3_4_the_bases_packages_stay_and_newer_candidates_do_not_fail(
     assert names_of(lock) == ["node"]
     with pytest.raises(PackageError, match="lib >= 2"):
         locked([base, newer], "ahead", tmp_path, below=Below(root=root))
+
+
+@pytest.mark.parametrize("text", ["lib-2.0-1", "lib-2.0"])
+def test_r3_12_a_pin_of_another_build_than_the_layer_below_names_the_override(
+    base: RepoConfig, tmp_path: Path, text: str
+) -> None:
+    root = installed(locked([base], "lib", tmp_path), [base], tmp_path / "root", tmp_path)
+    newer = make_repository(tmp_path / "newer", {"lib 2.0": ""})
+    there = NEVRA.parse("lib-1.0-1.noarch")
+    for below in (Below(root=root), Below(locked=(there,), repos=(base,))):
+        with pytest.raises(PackageError) as caught:
+            locked([base, newer], text, tmp_path, below=below)
+        assert caught.value.message == f"no package is or provides {text}, named at m.yaml:1"
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith("lib-1.0-1.noarch is in the layer below, ")
+        assert caught.value.hint.endswith(
+            f'[[override]] in strata.toml, with packages = ["{text}"]'
+        )
+    # the build that is there needs nothing
+    assert names_of(locked([base, newer], "lib-1.0-1", tmp_path, below=Below(root=root))) == []
+
+
+def test_r1_15_an_excluded_package_that_is_asked_for_is_said_to_be_there(
+    base: RepoConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(PackageError, match="no package is or provides lib") as caught:
+        locked([base], "lib", tmp_path, wishes=Wishes(exclude=("lib",)))
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("lib-1.0-1.noarch would be it, but exclude-packages")
+
+
+def test_a_pin_against_what_takes_its_place_is_told_with_both_places(
+    base: RepoConfig, tmp_path: Path
+) -> None:
+    newer = make_repository(tmp_path / "newer", {"lib 2.0": "Provides: virtual = 2"})
+    by = Request("lib-2.0-1.noarch", "--with", "newer", amends=True)
+
+    def solved(*texts: str) -> list[str]:
+        asked = [Request(text, f"m.yaml:{line}") for line, text in enumerate(texts, 1)]
+        repos = [base, newer]
+        states = read_states(repos, tmp_path / "metadata")
+        wishes, cache = Wishes(replace=("lib",)), tmp_path / "metadata"
+        found = solve(
+            repos, states, [*asked, by], arch="x86_64", metadata_cache=cache, wishes=wishes
+        )
+        return [str(package.nevra) for package in found.packages]
+
+    assert solved("app", "lib", "virtual") == ["app-2.0-1.noarch", "lib-2.0-1.noarch"]
+    assert solved("lib-2.0-1") == ["lib-2.0-1.noarch"]
+    with pytest.raises(PackageError) as caught:
+        solved("app", "lib-1.0-1")
+    told = "m.yaml:2 asks for lib-1.0-1, but --with brings lib-2.0-1.noarch"
+    assert caught.value.message == told
+    assert caught.value.hint == "name the package without a version there, or leave --with out"
+    with pytest.raises(PackageError, match=r"asks for lib = 1\.0-1, which is lib-1\.0-1\.noarch"):
+        solved("lib = 1.0-1")
 
 
 def test_a_package_that_changed_after_the_lock_is_refused_and_not_kept(tmp_path: Path) -> None:

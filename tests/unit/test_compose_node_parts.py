@@ -202,7 +202,9 @@ def test_r3_13_a_hotfix_stands_somewhere_until_its_day(tmp_path: Path) -> None:
     assert state("bb", {"/usr/bin/x": "aa"}) == [CONFLICTING, SUPERSEDED]
     assert state("cc", {"/usr/bin/x": "aa"}) == [SUPERSEDED, SUPERSEDED]
     day = datetime.date(2026, 1, 1)
-    hotfix = Hotfix("h", Target("node", "1", "s"), {}, (), day, "case")
+    hotfix = Hotfix("h", Target("node", "1", "s"), {}, (), day, "case", "strata.toml:9")
     check_not_expired(hotfix, datetime.date(2025, 12, 31))
-    with pytest.raises(DefinitionError, match="hotfix h expired on 2026-01-01: case"):
+    with pytest.raises(
+        DefinitionError, match=r"^strata\.toml:9: hotfix h expired on 2026-01-01: case"
+    ):
         check_not_expired(hotfix, day)

@@ -73,6 +73,27 @@ def test_packages_and_metadata_share_a_limit(tmp_path: Path) -> None:
     assert (metadata / "r-x-filenames.solvx").exists()
 
 
+def test_what_was_swapped_in_by_hand_counts_too(tmp_path: Path) -> None:
+    packages, metadata, swapped = (tmp_path / name for name in ("packages", "metadata", "with"))
+    for name, used_s in (("old", 10), ("new", 30)):
+        folder = swapped / name / "repodata"
+        folder.mkdir(parents=True)
+        (folder / "repomd.xml").write_bytes(bytes(40))
+        (folder.parent / "a.rpm").write_bytes(bytes(60))
+        os.utime(folder.parent, (used_s, used_s))
+    kept = package(packages, "aa1", 100, 20)
+
+    def limit(size: int) -> Evicted:
+        return evict(packages, metadata, (), swapped, limit_bytes=size, since_ns=NEVER)
+
+    assert limit(300) == Evicted(0, 0)
+    assert limit(299) == Evicted(1, 100)
+    assert [path.name for path in swapped.glob("*/")] == ["new"]
+    assert limit(100) == Evicted(1, 100)
+    assert not kept.exists()
+    assert (swapped / "new/a.rpm").exists()
+
+
 def test_a_use_is_noted_without_the_clock_of_the_repository(tmp_path: Path) -> None:
     path = package(tmp_path, "aa1", 1, 10)
     touch(path)

@@ -13,7 +13,7 @@ from strata.core.errors import DefinitionError, PackageError, RepositoryError
 from strata.rpm.evr import Evr
 from strata.rpm.header import Header, HeaderError
 from strata.rpm.inventory import package_of, read_database, read_inventory
-from strata.rpm.lock import Lock, LockedPackage, LockFile
+from strata.rpm.lock import Lock, LockedPackage, LockFile, find_line
 from strata.rpm.nevra import NEVRA
 from strata.rpm.problems import explain
 from strata.rpm.repofile import RepoConfig, parse_repo_file
@@ -186,3 +186,28 @@ def test_a_solvers_explanation_is_short_and_names_the_lines() -> None:
     assert text.count("app-lib") == 1
     assert text.endswith("; reason 3; and 5 more reasons")
     assert asked == ("linux-image-6.1 at m.yaml:1", "app-lib at m.yaml:3")
+
+
+def test_a_place_in_a_lock_file_is_found_behind_its_target_and_architecture() -> None:
+    first, second = (
+        LockedPackage(NEVRA.parse(f"{name}-1-1.noarch"), "r", f"{name}.rpm", "0" * 64, 1)
+        for name in ("a", "b")
+    )
+    needs = replace(first, required_by="b-1-1.noarch")
+    locks = LockFile({})
+    for target in ("bootc/s", "node/1@s"):
+        for arch in ("aarch64", "x86_64"):
+            locks = locks.with_lock(target, Lock(arch, 1, {}, (needs, second)))
+    text = locks.to_bytes().decode()
+    lines = text.splitlines()
+    for number, target in enumerate(("bootc/s", "node/1@s")):
+        for at, arch in enumerate(("aarch64", "x86_64")):
+            nth = 2 * number + at
+            asked = [i for i, line in enumerate(lines, 1) if '"asked"' in line]
+            of_b = [i for i, line in enumerate(lines, 1) if '"nevra": "b-1-1' in line]
+            assert find_line(text, target, arch) == asked[nth]
+            assert find_line(text, target, arch, second.nevra) == of_b[nth]
+    nowhere = NEVRA.parse("c-1-1.noarch")
+    header = next(i for i, line in enumerate(lines, 1) if '"x86_64": {' in line)
+    assert find_line(text, "bootc/s", "x86_64", nowhere) == header
+    assert find_line(text, "bootc/other", "x86_64") == 1

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
+from strata.cli.scriptshell import before_shell, shell_hint
 from strata.compose.amend import parse_with
 from strata.compose.build import BUILT, BuildResult, build_targets, prepare_context, summary
 from strata.compose.context import BUILDAH, ENGINES, NATIVE, BuildContext, hermetic
-from strata.compose.sandbox import BeforeShell, ScriptError
 from strata.compose.steps import Fate
 from strata.compose.workspace import Workspace
 from strata.core.errors import UsageError
-from strata.core.text import shown
 from strata.oci.reference import ImageReference
 from strata.treefile.project import load_project
 from strata.treefile.target import Target
@@ -37,8 +36,6 @@ not built again; what differs is named.
                                             with a file that was just built
   strata build hotfix/case-0042             a node layer with one case's change
 """
-
-_OUTPUT_LINES = 12
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -91,23 +88,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
 
 
-def _before_shell(context: Context) -> BeforeShell:
-    """Says why a shell opens, and where; live progress leaves the terminal to it."""
-
-    def before(error: ScriptError) -> None:
-        context.pause()
-        output = str(error.context["output"]).splitlines()[-_OUTPUT_LINES:]
-        sys.stderr.writelines(f"{shown(line)}\n" for line in (error.message, *output))
-        sys.stderr.write(
-            "A shell in the script's sandbox: / is the tree as the script left it.\n"
-            "  run it again:  bash -x /run/postprocess\n"
-            "  leave:         exit   (the build ends, and nothing of it is kept)\n"
-        )
-        sys.stderr.flush()
-
-    return before
-
-
 def add_with(parser: argparse.ArgumentParser) -> None:
     """The option that swaps components."""
     parser.add_argument(
@@ -133,24 +113,35 @@ def build(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.hermetic:
         building = hermetic(building, Path(arguments.hermetic))
     if arguments.shell:
+        if arguments.engine == BUILDAH:
+            raise UsageError(
+                "--shell is for the native engine: buildah's steps end with it",
+                hint="leave --engine out; it runs the same scripts",
+            )
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UsageError("--shell needs a terminal", hint="leave it out: the error is shown")
-        building = replace(building, before_shell=_before_shell(context))
-    if arguments.context:
-        return _write_context(context, building, arguments)
-    try:
+        building = replace(building, before_shell=before_shell(context))
+    with _rerun(context, arguments):
+        if arguments.context:
+            return _write_context(context, building, arguments)
         results = _build(context, building, arguments)
-    except ScriptError as error:
-        if not arguments.shell:
-            command = shlex.join(["strata", *sys.argv[1:], "--shell"])
-            error.hint = f"to look around in its sandbox, and run it again there: {command}"
-        raise
     if context.as_json:
         document = [_result_json(result) for result in results]
         print_json(document)
     else:
         _show(results)
     return 0
+
+
+def _rerun(context: Context, arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """A script's failure names the build that opens a shell; not where one was open."""
+    if arguments.shell:
+        return nullcontext()
+    options = ["--dev"] if arguments.dev else []
+    options += ["--hermetic", arguments.hermetic] if arguments.hermetic else []
+    return shell_hint(
+        context, arguments.targets, base=arguments.base, swaps=arguments.swaps, options=options
+    )
 
 
 def _write_context(context: Context, building: BuildContext, arguments: argparse.Namespace) -> int:

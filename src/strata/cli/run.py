@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from strata.cli.build import add_with, make_build_context
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
+from strata.cli.scriptshell import shell_hint
 from strata.compose.amend import parse_with
 from strata.compose.build import BuildResult, build_targets
 from strata.compose.workspace import Workspace
@@ -72,15 +73,16 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     building = make_build_context(context) if defined else None
     workspace = building.workspace if building else Workspace.create(context.store)
     if building and target:
-        results = build_targets(
-            building,
-            [target],
-            base=given,
-            given=parse_with(arguments.swaps),
-            verify=False,
-            dry_run=context.dry_run,
-            reporter=context.reporter,
-        )
+        with shell_hint(context, [what], base=base, swaps=arguments.swaps):
+            results = build_targets(
+                building,
+                [target],
+                base=given,
+                given=parse_with(arguments.swaps),
+                verify=False,
+                dry_run=context.dry_run,
+                reporter=context.reporter,
+            )
         image = ImageReference("oci", str(workspace.store), str(results[-1].target))
         if context.dry_run:
             return _say_what_would_be_run(context, results, image, given)

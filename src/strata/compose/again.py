@@ -136,7 +136,7 @@ def _conditions(task: Task) -> tuple[str, ...]:
         f"hash seed {HASH_SEED}",
         "directory order of tmpfs",
         *((fewer,) if second.cpus < first.cpus else ()),
-        f"{task.jobs} jobs in place of {task.context.jobs}",
+        f"{task.jobs} at once in place of {task.context.jobs}",
     )
 
 
@@ -145,6 +145,11 @@ def _read_answer(task: Task, answer: dict[str, Any]) -> Verification:
     if "error" in answer:
         error = error_of(answer["error"])
         error.message = f"{task.target} was built, but not a second time: {error.message}"
+        if "script" in error.context:
+            error.hint = (
+                "the first time it went through; this time had "
+                f"{', '.join(_conditions(task))}; strata build {task.target} --verify repeats it"
+            )
         if isinstance(error, NoSpaceError):
             error.hint = "the second build is made in memory, of which it may take half"
         raise error

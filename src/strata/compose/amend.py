@@ -22,10 +22,11 @@ from strata.core.files import canonical_json, json_digest, remove_tree, sha256_f
 from strata.core.process import run
 from strata.core.record import Input
 from strata.ostree.modes import read_xattrs
+from strata.rpm.createrepo import index_packages
 from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.solve import Request
-from strata.treefile.project import FILE, Project
+from strata.treefile.project import Project
 from strata.treefile.target import Target
 
 LABEL = "strata.with"
@@ -120,8 +121,8 @@ class Amendment:
     @property
     def requests(self) -> tuple[Request, ...]:
         """What is asked of the solver beside the treefile's packages."""
-        local = [Request(str(one.nevra), one.of, REPOSITORY) for one in self.local]
-        return (*(Request(one.text, one.of) for one in self.ahead), *local)
+        local = [Request(str(one.nevra), one.of, REPOSITORY, True) for one in self.local]
+        return (*(Request(one.text, one.of, amends=True) for one in self.ahead), *local)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -238,7 +239,7 @@ def parse_ahead(text: str, reason: str, of: str) -> Ahead:
 def overrides_of(project: Project, target: Target) -> tuple[Ahead, ...]:
     """What strata.toml puts ahead of a node layer's base. Raises DefinitionError."""
     return tuple(
-        parse_ahead(text, override.reason, f"{FILE}: [[override]]")
+        parse_ahead(text, override.reason, f"{override.place}: [[override]]")
         for override in project.overrides
         if override.target == target
         for text in override.packages
@@ -264,7 +265,7 @@ def weigh(ahead: Iterable[Ahead], below: Iterable[NEVRA]) -> tuple[tuple[Ahead, 
 def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> RepoConfig:
     """A repository of package files, kept in the store by their content."""
     key = hashlib.sha256("\0".join(sorted(one.sha256 for one in local)).encode()).hexdigest()
-    folder = workspace.store / "cache" / "with" / key[:16]
+    folder = workspace.swapped / key[:16]
     if not (folder / "repodata/repomd.xml").is_file():
         with workspace.scratch("with") as scratch:
             fresh = scratch / "repository"
@@ -274,11 +275,11 @@ def local_repository(workspace: Workspace, local: Sequence[LocalPackage]) -> Rep
                 shutil.copyfile(one.source, copy)
                 if sha256_file(copy) != one.sha256:
                     raise DigestError(f"{one.source} changed while it was read")
-            index = ["createrepo_c", "--quiet", "--no-database", "--checksum", "sha256"]
-            run([*index, "--revision", "0", "--set-timestamp-to-revision", str(fresh)])
+            index_packages(fresh, revision=0)
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_tree(folder)
             fresh.rename(folder)
+    os.utime(folder)  # used now, which counts where the cache is limited
     return RepoConfig(REPOSITORY, "swapped by hand", f"file://{folder}", 1, False, WITH)
 
 

@@ -23,23 +23,27 @@ from functools import partial
 from pathlib import Path
 
 from strata.compose import osrelease
+from strata.compose.applyerror import error_text
 from strata.compose.arrange import arrange, find_overlays
 from strata.compose.nodechecks import CPE, NAME, product_labels, write_labels
 from strata.compose.normalise import clean_node, kernels, move_kernel
 from strata.compose.pyc import keep_pyc
+from strata.compose.sandbox import script_error
 from strata.compose.shebang import interpreter
 from strata.compose.variant import node_variables
 from strata.core import rooted
+from strata.core.clock import source_date_epoch
 from strata.core.errors import DefinitionError, StrataError
 from strata.core.events import Reporter, plain
 from strata.core.files import canonical_json, mounts_under, remove_tree
-from strata.core.process import run
+from strata.core.process import os_error, run
 from strata.oci.model import goarch
 from strata.rpm.install import LANGS_MACRO, close_database
 from strata.rpm.inventory import PKGLIST_PATH, RPMDB_FOLDER, read_inventory
 from strata.treefile.treefile import Flattened, flatten
 
 PACKAGES = Path("/run/strata/packages")
+_SCRIPT = Path("/run/postprocess")  # goes with the rest of /run
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,9 @@ def _tell(source_date_epoch: int, command: list[str]) -> str:
 
 def _run_script(root: Path, text: str, *, source: str, env: dict[str, str]) -> None:
     """Run a script here, with an empty /var as the native engine's sandbox has it."""
-    with _emptied(root / "var"), tempfile.NamedTemporaryFile("w", dir="/run") as file:
+    with _emptied(root / "var"):
         (root / "var/tmp").mkdir(mode=0o1777, exist_ok=True)
-        file.write(text)
-        file.flush()
+        _SCRIPT.write_text(text, encoding="utf-8")
         clean = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/",
@@ -148,11 +151,8 @@ def _run_script(root: Path, text: str, *, source: str, env: dict[str, str]) -> N
         }
         words = [f"{key}={value}" for key, value in sorted(clean.items())]
         run(
-            ["env", "-i", "-C", "/", *words, *interpreter(text, source), file.name],
-            error=lambda output: DefinitionError(
-                f"the postprocess script at {source} failed",
-                context={"script": source, "output": output},
-            ),
+            ["env", "-i", "-C", "/", *words, *interpreter(text, source), str(_SCRIPT)],
+            error=lambda output: script_error(source, output),
         )
 
 
@@ -234,23 +234,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.verb == "metadata":
             write_package_list(Path("/"))
-            return 0
-        apply(
-            Path("/"),
-            given.definitions,
-            given.treefile,
-            stream=given.stream,
-            packages=given.packages,
-            rpm_options=given.rpm_option,
-            arguments={NAME: given.image_name, CPE: given.image_cpe},
-            source_date_epoch=int(os.environ.get("SOURCE_DATE_EPOCH") or 0),
-            reporter=reporter,
-        )
+        else:
+            apply(
+                Path("/"),
+                given.definitions,
+                given.treefile,
+                stream=given.stream,
+                packages=given.packages,
+                rpm_options=given.rpm_option,
+                arguments={NAME: given.image_name, CPE: given.image_cpe},
+                source_date_epoch=source_date_epoch() or 0,
+                reporter=reporter,
+            )
     except StrataError as error:
-        sys.stderr.write(f"strata-apply: {error.message}\n")
-        if error.context.get("output"):
-            sys.stderr.write(f"{error.context['output']}\n")
-        if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
-        return error.exit_status
+        return _report(error)
+    except OSError as error:
+        return _report(os_error(error, "applying the treefile"))
     return 0
+
+
+def _report(error: StrataError) -> int:
+    sys.stderr.write(error_text(error))
+    return error.exit_status

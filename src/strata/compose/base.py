@@ -37,7 +37,13 @@ from strata.compose.kept import KeptSteps
 from strata.compose.labels import STOP_SIGNAL, Identity, base_labels
 from strata.compose.localoverrides import OF, ROOTFS, read_local_overrides
 from strata.compose.locks import amended_lock, check_locked, lock_for
-from strata.compose.normalise import find_kernel, normalise, prepare_root, reopen
+from strata.compose.normalise import (
+    find_kernel,
+    normalise,
+    prepare_root,
+    reopen,
+    warn_of_dropped,
+)
 from strata.compose.sandbox import run_script, tell
 from strata.compose.steps import IMAGE, TREE, Step
 from strata.compose.store import prior_of, publish, stored_manifest
@@ -366,11 +372,7 @@ def _finish_tree(
         normalised = normalise(root, tmpfiles_name=name, layout=job.plan.layout)
         kernel = find_kernel(root)
         step.detail(f"kernel {kernel}")
-    if normalised.dropped:
-        reporter.warn(
-            f"{len(normalised.dropped)} files under /var are a machine's own and are not shipped: "
-            + ", ".join(normalised.dropped[:5])
-        )
+    warn_of_dropped(normalised.dropped, reporter)
     inventory = read_inventory(root)
     check_locked(inventory.nevras(), job.lock, job.below, job.target)
     check_no_node_packages(

@@ -38,17 +38,22 @@ class Base:
 def resolve_base(
     context: BuildContext, node: NodeStream, given: ImageReference | None, reporter: Reporter
 ) -> Base:
-    """A node layer's base. given: an image in place of the definitions' own.
+    """A node layer's base, as something to build on. given: as `base_reference` has it.
 
     Raises ImageError, TransportError, ArchitectureError.
     """
+    return import_base(context, base_reference(context, node, given), reporter)
+
+
+def base_reference(
+    context: BuildContext, node: NodeStream, given: ImageReference | None
+) -> ImageReference:
+    """What a node layer is built on. given: an image in place of the definitions' own."""
     if given is not None:
-        reference = given
-    elif node.base == STREAM_BASE:
-        reference = ImageReference("oci", str(context.workspace.store), f"coreos/{node.stream}")
-    else:
-        reference = ImageReference.parse(node.base)
-    return import_base(context, reference, reporter)
+        return given
+    if node.base == STREAM_BASE:
+        return ImageReference("oci", str(context.workspace.store), f"coreos/{node.stream}")
+    return ImageReference.parse(node.base)
 
 
 def import_base(context: BuildContext, reference: ImageReference, reporter: Reporter) -> Base:

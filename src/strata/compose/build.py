@@ -10,6 +10,7 @@ from pathlib import Path
 from strata.compose.again import verify_again
 from strata.compose.amend import Amendment
 from strata.compose.base import prepare_base
+from strata.compose.baseimage import base_reference
 from strata.compose.buildah import write_context
 from strata.compose.context import BUILDAH, BuildContext
 from strata.compose.extensions import prepare_extensions
@@ -165,10 +166,8 @@ def _look_below(
     node = context.project.node(context.project.node_of(target))
     if target.kind == "extensions":
         base = ImageReference("oci", str(store), f"node/{target.name}@{target.stream}")
-    elif base is None and node.base == "stream":
-        base = ImageReference("oci", str(store), f"coreos/{node.stream}")
-    elif base is None:
-        base = ImageReference.parse(node.base)
+    else:
+        base = base_reference(context, node, base)
     base = at_hand(context.workspace, base, arch=context.arch)
     with (
         reporter.step(f"look up the base {base}"),

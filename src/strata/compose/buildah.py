@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from strata.compose.applyerror import read_error
 from strata.compose.applypack import build_apply
 from strata.compose.nodenative import NodeLayers
 from strata.compose.workspace import Workspace
@@ -44,6 +46,11 @@ from strata.rpm.repofile import RepoConfig
 _MOUNT_POINTS = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _PREFIX = "localhost/strata"
 _CHUNK = 1 << 20
+_STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+/\d+): (.*)")
+_OWN_LINE = re.compile(
+    rf"{_STEP.pattern}|--> |COMMIT |subprocess exited with|Error: building at STEP |exit status "
+)
+_STEP_SHOWN = 60
 _BUILDAH_LABEL = "io.buildah.version"
 
 
@@ -156,16 +163,27 @@ def _build(
     for secret in recipe.secrets:
         argv += ["--secret", secret]
 
-    def failed(output: str) -> DefinitionError:
-        said = [line for line in output.splitlines() if line.startswith("strata-apply: ")]
-        why = said[-1].removeprefix("strata-apply: ") if said else "a step of it failed"
-        return DefinitionError(
-            f"{recipe.containerfile}: {why}",
-            hint="the output is shown with --debug",
-            context={"file": recipe.containerfile, "output": output},
-        )
+    argv.append(str(recipe.folder))
+    run(argv, error=lambda output: read_error(output) or step_error(recipe.containerfile, output))
 
-    run([*argv, str(recipe.folder)], error=failed)
+
+def step_error(file: str, output: str) -> DefinitionError:
+    """The error of a Containerfile's step that failed without saying why in our words.
+
+    output: buildah's. Its own lines are left out of what is shown.
+    """
+    steps = [match for line in output.splitlines() if (match := _STEP.match(line))]
+    said = [line for line in output.splitlines() if not _OWN_LINE.match(line)]
+    if steps:
+        number, text = steps[-1].groups()
+        what = f"step {number} failed: {text[:_STEP_SHOWN]}{'…' if len(text) > _STEP_SHOWN else ''}"
+    else:
+        what = said[-1].removeprefix("Error: ") if said else "buildah cannot read it"
+    return DefinitionError(
+        f"{file}: {what}",
+        hint="to run it by hand: strata build TARGET --context DIR writes what it needs",
+        context={"file": file, "output": "\n".join(said)},
+    )
 
 
 @contextmanager

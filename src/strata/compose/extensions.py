@@ -28,7 +28,6 @@ from strata.container.layers import Layer, write_image
 from strata.core.clock import rfc3339
 from strata.core.errors import DefinitionError, PackageError
 from strata.core.events import Reporter
-from strata.core.process import run
 from strata.core.record import BuildRecord, Input
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
@@ -37,6 +36,7 @@ from strata.oci.reference import ImageReference
 from strata.ostree.objects import DirMeta
 from strata.ostree.tree import Tree
 from strata.rpm.cache import PackageCache
+from strata.rpm.createrepo import index_packages
 from strata.rpm.evict import in_use
 from strata.rpm.extensionlist import write_extension_list
 from strata.rpm.install import check_installable
@@ -228,13 +228,7 @@ def _lay_out(folder: Path, paths: Mapping[NEVRA, Path], epoch: int, jobs: int) -
         target = folder / f"{nevra.name}-{nevra.version}-{nevra.release}.{nevra.arch}.rpm"
         shutil.copyfile(path, target)
         os.utime(target, (epoch, epoch))
-    run(
-        [
-            *("createrepo_c", "--quiet", "--no-database"),
-            *("--revision", str(epoch), "--set-timestamp-to-revision"),
-            *("--checksum", "sha256", "--workers", str(jobs), str(folder)),
-        ]
-    )
+    index_packages(folder, revision=epoch, threads=jobs)
     for parent in (*list(folder.parents)[: REPOSITORY.count("/")], folder, folder / "repodata"):
         parent.chmod(0o755)
     for path in folder.rglob("*"):

@@ -14,6 +14,7 @@ from strata.oci.layout import Layout
 from strata.oci.reference import ImageReference
 from strata.oci.skopeo import copy
 from strata.oci.source import open_source
+from strata.oci.transfer import named_by_tag
 
 
 def fetch_to_store(
@@ -21,7 +22,8 @@ def fetch_to_store(
 ) -> ImageReference:
     """Have an image whole in the store; returns its reference there, by manifest digest.
 
-    An image of the store itself is only resolved; so is, offline, one that was fetched before.
+    An image of the store itself is only resolved; so is one that was fetched before and is named by
+    digest, or offline.
     Raises ImageError, ArchitectureError, TransportError, DigestError, OfflineError.
     """
     layout = workspace.layout
@@ -34,7 +36,7 @@ def fetch_to_store(
         # Opened first: a wrong name, digest or architecture is told before anything is copied.
         with open_source(reference, architecture=arch) as source:
             digest = source.manifest_digest
-        tag = _tag(reference.at(digest))
+        tag = _tag(str(reference.at(digest)))
         if tag not in layout.tags():
             # Only a registry gives an image by the digest it was opened with.
             pinned = reference.at(digest) if reference.transport == "docker" else reference
@@ -42,31 +44,43 @@ def fetch_to_store(
                 # Blobs go to the store's own folder, where those it has are not fetched again;
                 # the tag is set by us: skopeo would write index.json without our lock.
                 shared = ("--dest-shared-blob-dir", str(store / "blobs"))
-                copy(str(pinned), f"oci:{scratch}:image", *shared)
-                layout.tag(tag, Layout.open(scratch).resolve("image"))
-        if reference.transport == "docker" and _tag(reference) != tag:
-            layout.tag(_tag(reference), layout.resolve(tag))  # what it means without the network
+                source_folder, fetched = scratch / "from", scratch / "to"
+                source_folder.mkdir()
+                with named_by_tag(pinned, source_folder) as name:
+                    copy(name, f"oci:{fetched}:image", *shared)
+                layout.tag(tag, Layout.open(fetched).resolve("image"))
+        if reference.transport == "docker" or reference.digest:
+            layout.tag(known_tag(reference, arch), layout.resolve(tag))
         found = choose_manifest(layout, layout.resolve(tag), arch)
         step.detail(str(found.digest))
     return ImageReference("oci", str(store), "", found.digest)
 
 
 def at_hand(workspace: Workspace, reference: ImageReference, *, arch: str) -> ImageReference:
-    """The reference itself; offline and for a registry, the image it last meant, in the store.
+    """The reference itself; one by digest that was fetched, as it is in the store; and offline, for
+    a registry, the image it last meant, there.
 
     Raises OfflineError when it was never fetched.
     """
-    if not offline() or reference.transport != "docker":
+    far = offline() and reference.transport == "docker"
+    if not far and reference.digest is None:
         return reference
     layout = workspace.layout
-    tag = _tag(reference)
-    if tag not in layout.tags():
+    tag = known_tag(reference, arch)
+    if tag in layout.tags():
+        found = choose_manifest(layout, layout.resolve(tag), arch)
+        return ImageReference("oci", str(workspace.store), "", found.digest)
+    if far:
         raise OfflineError(
             f"{reference} was never fetched into this store, and this is an offline run", hint=HINT
         )
-    found = choose_manifest(layout, layout.resolve(tag), arch)
-    return ImageReference("oci", str(workspace.store), "", found.digest)
+    return reference
 
 
-def _tag(reference: ImageReference) -> str:
-    return f"fetched/{hashlib.sha256(str(reference).encode()).hexdigest()[:16]}"
+def known_tag(reference: ImageReference, arch: str) -> str:
+    """The tag in a store of what a reference last meant, for an architecture: an index's image."""
+    return _tag(f"{reference} for {arch}")
+
+
+def _tag(name: str) -> str:
+    return f"fetched/{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -20,7 +20,7 @@ from strata.compose.amend import (
     parse_ahead,
 )
 from strata.core.errors import DefinitionError
-from strata.treefile.project import FILE, Hotfix, Project
+from strata.treefile.project import Hotfix, Project
 
 NEEDED, SUPERSEDED, CONFLICTING = "still needed", "superseded", "conflicting"
 HOTFIX_LABEL = "strata.hotfix"
@@ -46,9 +46,9 @@ def check_not_expired(hotfix: Hotfix, today: datetime.date) -> None:
     """Raises DefinitionError once a hotfix's day has come."""
     if today >= hotfix.expires:
         raise DefinitionError(
-            f"hotfix {hotfix.name} expired on {hotfix.expires}: {hotfix.reason}",
-            hint=f"take it out of {FILE}, or give it a later day",
-            context={"file": FILE, "key": f"hotfix.{hotfix.name}.expires"},
+            f"{hotfix.place}: hotfix {hotfix.name} expired on {hotfix.expires}: {hotfix.reason}",
+            hint="take it out, or give it a later day",
+            context={"file": hotfix.place, "key": f"hotfix.{hotfix.name}.expires"},
         )
 
 

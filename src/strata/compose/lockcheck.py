@@ -84,8 +84,8 @@ def check_locks(
                     metadata_cache=context.workspace.metadata,
                 )
             findings += [
-                Finding(str(target), arch, BELOW, text)
-                for text in clashes(locks[arch], below, definition.amendment.names)
+                Finding(str(target), arch, BELOW, str(clash))
+                for clash in clashes(locks[arch], below, definition.amendment.names)
             ]
             words = locks[arch].asked.changes(definition.asked())
             findings += [Finding(str(target), arch, ASKED, text) for text in words]

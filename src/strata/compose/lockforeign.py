@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from strata.compose.context import BuildContext
-from strata.compose.definitions import Definition
 from strata.compose.locks import kept_lock
-from strata.compose.lockupdate import LockChange, arches_of, definition_of
-from strata.compose.variant import variant_of
+from strata.compose.lockupdate import (
+    LockChange,
+    arches_of,
+    definition_of,
+    stream_variables_of,
+)
 from strata.core.errors import DefinitionError, DigestError, UsageError
 from strata.core.events import Reporter
 from strata.rpm.konflux import Prefetched, konflux_packages, konflux_text
@@ -149,23 +152,20 @@ def export(
                 hint=f"choose with --arch; locked are: {', '.join(merged) or 'none'}",
             )
         return manifest_lock_bytes(next(iter(merged.values()))).decode()
-    addresses = {
-        arch: {
-            repo.id: repo.baseurl
-            for target in locks
-            for repo in _definition(replace(context, arch=arch), target, reporter).repos
-        }
-        for arch in merged
-    }
+    addresses = {arch: _addresses(replace(context, arch=arch), locks, reporter) for arch in merged}
     return konflux_text(merged.values(), addresses)
 
 
-def _definition(context: BuildContext, target: Target, reporter: Reporter) -> Definition:
-    layer = (
-        Target("coreos", context.project.node(target).stream) if target.kind == "node" else target
-    )
-    variables = {**variant_of(context.project, layer).variables, "deriving": target.kind == "node"}
-    return definition_of(context, target, variables, reporter)
+def _addresses(
+    context: BuildContext, targets: Iterable[Target], reporter: Reporter
+) -> dict[str, str]:
+    """Where the repositories of targets are, by id."""
+    found = {}
+    for target in targets:
+        variables = stream_variables_of(context.project, target)
+        for repo in definition_of(context, target, variables, reporter).repos:
+            found[repo.id] = repo.baseurl
+    return found
 
 
 def _together(locks: Sequence[Lock]) -> Lock:

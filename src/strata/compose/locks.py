@@ -7,7 +7,7 @@ It has to be of what the treefile asks, and to go with the layer below.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strata.compose.context import BuildContext
@@ -15,8 +15,9 @@ from strata.compose.definitions import Definition
 from strata.core.errors import DefinitionError, PackageError
 from strata.core.events import Reporter
 from strata.core.files import atomic_write
+from strata.core.text import shortened
 from strata.rpm.inventory import read_inventory
-from strata.rpm.lock import Lock, LockFile
+from strata.rpm.lock import Lock, LockFile, find_line
 from strata.rpm.nevra import NEVRA
 from strata.rpm.solve import Below
 from strata.treefile.project import Project
@@ -29,9 +30,11 @@ def lock_for(
     definition: Definition,
     root: Path | None,
     reporter: Reporter,
+    there: Sequence[NEVRA] | None = None,
 ) -> Lock:
     """The packages to install in a layer, on top of those of a root (None for none).
 
+    there: the root's packages, when they were read already.
     Raises DefinitionError (the kept lock does not match), PackageError, RepositoryError.
     """
     file = context.project.lock_of(target)
@@ -39,9 +42,10 @@ def lock_for(
     with reporter.step(title) as step:
         if file:
             kept = kept_lock(context.project, target, context.arch)
-            check_asked(kept, definition, target, file)
-            below = read_inventory(root).nevras() if root else ()
-            lock = _on(kept, below, target, file, definition.amendment.names)
+            check_asked(kept, definition, target, context.project)
+            if there is None:
+                there = read_inventory(root).nevras() if root else ()
+            lock = _on(kept, there, target, context.project, definition.amendment.names)
         else:
             lock = definition.lock(
                 arch=context.arch,
@@ -75,16 +79,24 @@ def kept_lock(project: Project, target: Target, arch: str) -> Lock:
     return found
 
 
-def check_asked(lock: Lock, definition: Definition, target: Target, file: str) -> None:
+def check_asked(lock: Lock, definition: Definition, target: Target, project: Project) -> None:
     """A kept lock is of what the treefile asks. Raises DefinitionError saying what moved."""
     changes = lock.asked.changes(definition.asked())
     if changes:
+        place = _place(project, target, lock)
         raise DefinitionError(
-            f"{file} no longer matches what {target} asks for on {lock.arch}: "
+            f"{place}: the lock no longer matches what {target} asks for on {lock.arch}: "
             + shortened(changes),
             hint=f"strata lock update {target}",
-            context={"file": file},
+            context={"file": place},
         )
+
+
+def _place(project: Project, target: Target, lock: Lock, nevra: NEVRA | None = None) -> str:
+    """`file:line` of a package in a target's kept lock, or of what that was asked for."""
+    file = project.lock_of(target)
+    text = (project.path / file).read_text(encoding="utf-8", errors="replace")
+    return f"{file}:{find_line(text, str(target), lock.arch, nevra)}"
 
 
 def amended_lock(
@@ -110,27 +122,37 @@ def amended_lock(
 
 
 def _on(
-    lock: Lock, below: tuple[NEVRA, ...], target: Target, file: str, replaced: Sequence[str]
+    lock: Lock, below: Sequence[NEVRA], target: Target, project: Project, replaced: Sequence[str]
 ) -> Lock:
     """A kept lock without what the layer below has by now. Raises DefinitionError."""
     wrong = clashes(lock, below, replaced)
     if wrong:
+        place = _place(project, target, lock, wrong[0].locked)
+        words = shortened(map(str, wrong))
         raise DefinitionError(
-            f"{file} does not go with what {target} stands on: {shortened(wrong)}",
+            f"{place}: the lock does not go with what {target} stands on: {words}",
             hint=f"strata lock update {target}",
-            context={"file": file},
+            context={"file": place},
         )
     return replace(lock, packages=tuple(one for one in lock.packages if one.nevra not in below))
 
 
-def clashes(lock: Lock, below: Sequence[NEVRA], replaced: Sequence[str]) -> list[str]:
-    """Packages that are locked in one build, while the layer below has another, as words.
+@dataclass(frozen=True)
+class Clash:
+    """A package that is locked in one build, while the layer below has another."""
 
-    replaced: names that may.
-    """
+    locked: NEVRA
+    below: NEVRA
+
+    def __str__(self) -> str:
+        return f"{self.locked} is locked, the layer below has {self.below}"
+
+
+def clashes(lock: Lock, below: Sequence[NEVRA], replaced: Sequence[str]) -> list[Clash]:
+    """Where a lock does not go with the layer below. replaced: names that may be another build."""
     there = {nevra.name: nevra for nevra in below if nevra.name not in replaced}
     return [
-        f"{package.nevra} is locked, the layer below has {there[package.nevra.name]}"
+        Clash(package.nevra, there[package.nevra.name])
         for package in lock.packages
         if package.nevra not in below and package.nevra.name in there
     ]
@@ -150,13 +172,6 @@ def check_locked(
             f"{target} has packages that are not locked: {shortened(extra)}",
             hint="a script installed them: name them in the treefile",
         )
-
-
-def shortened(words: Iterable[str], most: int = 5) -> str:
-    """The first words of a list, and how many more there are."""
-    words = list(words)
-    more = f", and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def write_kept(project: Project, file: str, locks: LockFile) -> Path:

@@ -16,10 +16,11 @@ from strata.compose.baseimage import image_variables, import_base, resolve_base
 from strata.compose.context import BuildContext
 from strata.compose.definitions import Definition, amended, load_definition
 from strata.compose.graph import build_order
-from strata.compose.locks import kept_lock, load_kept, shortened, write_kept
+from strata.compose.locks import kept_lock, load_kept, write_kept
 from strata.compose.variant import variant_of
 from strata.core.errors import PackageError, UsageError
 from strata.core.events import Reporter
+from strata.core.text import shortened
 from strata.inspect.layers import check_no_node_packages
 from strata.oci.reference import ImageReference
 from strata.rpm.inventory import read_inventory
@@ -28,7 +29,7 @@ from strata.rpm.nevra import NEVRA
 from strata.rpm.repofile import RepoConfig
 from strata.rpm.solve import Below
 from strata.treefile.conditions import Variable
-from strata.treefile.project import STREAM_BASE
+from strata.treefile.project import STREAM_BASE, Project
 from strata.treefile.target import Target
 
 Locks = dict[tuple[str, str], Lock]
@@ -165,6 +166,14 @@ class Foundation:
         return self.below.locked
 
 
+def stream_variables_of(project: Project, target: Target) -> Mapping[str, Variable]:
+    """What a target's conditions may ask, as its stream is defined: no image is read."""
+    if target.kind != "node":
+        return variant_of(project, target).variables
+    variables = variant_of(project, Target("coreos", project.node(target).stream)).variables
+    return {**variables, "deriving": True}
+
+
 def definition_of(
     context: BuildContext, target: Target, variables: Mapping[str, Variable], reporter: Reporter
 ) -> Definition:
@@ -197,8 +206,8 @@ def foundation_of(
 ) -> Foundation:
     """What a target stands on: locks where the layers below have them, else the base image."""
     project = context.project
+    variables = stream_variables_of(project, target)
     if target.kind != "node":
-        variables = variant_of(project, target).variables
         bootc = project.stream(target.name).bootc
         if target.kind == "bootc" or bootc is None:
             return Foundation(Below(), variables)
@@ -213,9 +222,7 @@ def foundation_of(
     foreign = project.stream(node.stream).bootc
     of_locks = all(project.lock_of(one) for one in stream) and not (foreign and foreign.image)
     if node.base == STREAM_BASE and of_locks:
-        variables = variant_of(project, Target("coreos", node.stream)).variables
-        below = _locked_below(context, stream, known, reporter)
-        return Foundation(below, {**variables, "deriving": True})
+        return Foundation(_locked_below(context, stream, known, reporter), variables)
     base = resolve_base(context, node, None, reporter)
     root = context.packages_of(base.commit, scratch)
     return Foundation(Below(root), image_variables(context, base.commit, node.stream))
@@ -231,7 +238,7 @@ def _locked_below(
             context.project, layer, context.arch
         )
         nevras += [package.nevra for package in lock.packages]
-        variables = variant_of(context.project, layer).variables
+        variables = stream_variables_of(context.project, layer)
         definition = definition_of(context, layer, variables, reporter)
         repos.update(((repo.id, repo.baseurl), repo) for repo in definition.repos)
     return Below(None, tuple(nevras), tuple(repos.values()))

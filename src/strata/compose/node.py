@@ -148,7 +148,7 @@ def prepare_node(
         for debt in debts:
             reporter.warn(f"{of}: {debt}")
         official = amended(plain, Amendment(ahead=ahead), context.workspace)
-        lock = lock_for(context, of, official, root, reporter)
+        lock = lock_for(context, of, official, root, reporter, there=below)
         amendment = replace(given, ahead=ahead)
         hotfix_debts: list[Debt] = []
         if hotfix:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,6 +33,7 @@ from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.core.events import Reporter
 from strata.core.files import mounts_under, remove_tree
+from strata.core.text import shortened
 from strata.treefile.layout import Layout
 
 # What stands at the top of every tree before packages are installed: usr-merge, and folders whose
@@ -155,11 +157,7 @@ def clean_node(root: Path, reporter: Reporter) -> None:
             rooted.remove(root, f"etc/{name}")
     _forget_machine_id(root)
     dropped = move_var_to_tmpfiles(root, NODE_TMPFILES)
-    if dropped:
-        reporter.warn(
-            f"{len(dropped)} files under /var are a machine's own and are not shipped: "
-            + ", ".join(dropped[:5])
-        )
+    warn_of_dropped(dropped, reporter)
     for name in ("run", "tmp"):
         for child in rooted.children(root, name):
             if not mounts_under(child):
@@ -172,6 +170,12 @@ def _forget_machine_id(root: Path) -> None:
     filled = place.is_symlink() or (place.is_file() and place.stat().st_size > 0)
     if filled and not mounts_under(place):
         rooted.remove(root, MACHINE_ID)
+
+
+def warn_of_dropped(dropped: Sequence[str], reporter: Reporter) -> None:
+    """Say which files under /var a layer does not ship."""
+    if dropped:
+        reporter.warn(f"not shipped, because /var is a machine's own: {shortened(dropped)}")
 
 
 def reopen(root: Path) -> None:

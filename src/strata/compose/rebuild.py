@@ -20,6 +20,7 @@ from types import FrameType
 from strata.compose.again import UMASK, Task, compared
 from strata.compose.build import prepare, run_job
 from strata.compose.context import BuildContext
+from strata.compose.fetch import known_tag
 from strata.compose.graph import build_order
 from strata.compose.verify import IMAGE, Changed, Finding, likely_cause
 from strata.compose.workspace import Workspace
@@ -106,6 +107,7 @@ def _borrow(context: BuildContext, task: Task, reporter: Reporter) -> ImageRefer
             if first.has(item.digest):
                 _link_image(first, store.layout, item, layers=target != task.target)
         store.layout.tag(str(target), tag)
+    _borrow_foreign(task, first, store.layout)
     if len(order) > 1:
         _import(context, order[-2], reporter)
     base = task.record.outputs.get("base")
@@ -114,6 +116,19 @@ def _borrow(context: BuildContext, task: Task, reporter: Reporter) -> ImageRefer
     digest = Digest.parse(str(base))
     _link_image(first, store.layout, first.resolve(digest=digest), layers=True)
     return ImageReference("oci", str(store.store), "", digest)
+
+
+def _borrow_foreign(task: Task, first: Layout, dest: Layout) -> None:
+    """Have the foreign bootc image that a CoreOS layer stands on: nobody is asked for it again."""
+    if task.target.kind != "coreos":
+        return
+    bootc = task.context.project.stream(task.target.name).bootc
+    if bootc is not None and bootc.image:
+        tag = known_tag(ImageReference.parse(bootc.image), task.context.arch)
+        image = first.tags().get(tag)
+        if image is not None:
+            _link_image(first, dest, image, layers=True)
+            dest.tag(tag, image)
 
 
 def _import(context: BuildContext, below: Target, reporter: Reporter) -> None:

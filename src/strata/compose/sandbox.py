@@ -95,7 +95,7 @@ def run_script(
             run(
                 [*argv, "--new-session", "--", *words, _SCRIPT],
                 pass_fds=(pipe,),
-                error=lambda output: _script_error(source, output),
+                error=lambda output: script_error(source, output),
             )
     except ScriptError as error:
         if before_shell is not None:
@@ -130,7 +130,8 @@ def _with_script(root: Path, text: str, env: Mapping[str, str]) -> Iterator[tupl
         os.close(read_end)
 
 
-def _script_error(source: str, output: str) -> ScriptError:
+def script_error(source: str, output: str) -> ScriptError:
+    """The error of a script that failed. output: its end."""
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
     return ScriptError(
         f"the postprocess script at {source} failed: {last}",

@@ -93,6 +93,11 @@ class Workspace:
         """What steps of builds made, by target and key; of this store alone too."""
         return self.store / "cache" / "steps"
 
+    @property
+    def swapped(self) -> Path:
+        """Repositories of packages swapped in by hand, by content; of this store alone too."""
+        return self.store / "cache" / "with"
+
     def limit_cache(self, reporter: Reporter) -> None:
         """Bring the cache within its limit, and tell what went."""
         made = (self.solved, self.steps)
@@ -100,6 +105,7 @@ class Workspace:
             self.packages,
             self.metadata,
             made,
+            self.swapped,
             limit_bytes=self.cache_limit_bytes,
             since_ns=self.opened_ns,
         )

@@ -1,6 +1,8 @@
-"""Text from outside, made fit to be shown."""
+"""Text made fit to be shown: what comes from outside, and lists that may be long."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def shown(text: str) -> str:
@@ -11,6 +13,13 @@ def shown(text: str) -> str:
     if decoded.isprintable():
         return decoded
     return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in decoded)
+
+
+def shortened(words: Iterable[str], most: int = 5) -> str:
+    """The first words of a list, and how many more there are."""
+    words = list(words)
+    more = f", and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def _carried(text: str) -> bool:

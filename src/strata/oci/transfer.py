@@ -71,7 +71,7 @@ def copy_image(
             return _count(layout, chosen)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_dir(temporary_folder(), "strata-copy"))
-        named = stack.enter_context(_named(source, folder))
+        named = stack.enter_context(named_by_tag(source, folder))
         if destination.transport == "oci":
             layout = Layout.create(Path(destination.name))
             stack.enter_context(locked(layout.path / ".index.lock", f"the layout {layout.path}"))
@@ -82,8 +82,11 @@ def copy_image(
 
 
 @contextmanager
-def _named(source: ImageReference, folder: Path) -> Iterator[str]:
-    """A source as skopeo takes it, which knows no digests of layouts: a layout that names it."""
+def named_by_tag(source: ImageReference, folder: Path) -> Iterator[str]:
+    """A source as skopeo takes it, which knows no digests of layouts: a layout that names it.
+
+    folder: empty, for that layout. Raises UsageError for an archive by digest, ImageError.
+    """
     if source.transport not in LAYOUTS or not source.digest:
         yield name_for_skopeo(source)
         return

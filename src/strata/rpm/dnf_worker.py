@@ -116,6 +116,9 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
             base.install(name, strict=True)
         except dnf.exceptions.MarkingError:
             missing.append({"text": name, "source": "the layer below"})
+    against = contradiction(base, task["requests"])
+    if against:
+        return {"error": "contradiction", **against}
     wanted = []
     for request in task["requests"]:
         text = request["text"]
@@ -126,7 +129,8 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
         try:
             base.install(text, reponame=request["repo"] or None, strict=True)
         except dnf.exceptions.MarkingError:
-            missing.append(request)
+            kept = [*map(nevra_of, installed), *task["below"]]
+            missing.append({**request, **hidden(base, text, kept)})
             continue
         wanted.append(request)
     if missing:
@@ -137,6 +141,39 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
         return {"error": "unsolvable", "message": str(error)}
     chosen = [one for one in base.transaction.install_set if nevra_of(one) not in below]
     return {"packages": describe(base, chosen, wanted), "indexes": index_digests(base)}
+
+
+def contradiction(base: Any, requests: list[dict[str, Any]]) -> dict[str, Any]:
+    """A request that only other builds answer to than one that amends; empty for none."""
+    amending: dict[str, tuple[dict[str, Any], set[str]]] = {}
+    for request in requests:
+        for one in query_of(base, request) if request["amends"] else ():
+            amending.setdefault(one.name, (request, set()))[1].add(nevra_of(one))
+    for request in requests:
+        builds = [] if request["amends"] else list(query_of(base, request))
+        names = {one.name for one in builds}
+        if len(names) == 1 and names <= amending.keys():
+            by, allowed = amending[builds[0].name]
+            others = sorted(map(nevra_of, builds))
+            if not allowed.intersection(others):
+                return {"request": request, "build": others[-1], "by": by}
+    return {}
+
+
+def query_of(base: Any, request: dict[str, Any]) -> Any:
+    return dnf.subject.Subject(request["text"]).get_best_query(base.sack)
+
+
+def hidden(base: Any, text: str, below: list[str]) -> dict[str, str]:
+    """Why no candidate answers to a text that a repository has: what is there in another build
+    below, or that the treefile excludes it. Empty when no repository has it."""
+    every = base.sack.query(flags=hawkey.IGNORE_EXCLUDES).available()
+    found = dnf.subject.Subject(text).get_best_query(base.sack, query=every)
+    names = {one.name for one in found}
+    for name in below:
+        if hawkey.split_nevra(name).name in names:
+            return {"below": name}
+    return {"hidden": nevra_of(found[0])} if found else {}
 
 
 def find(task: dict[str, Any]) -> dict[str, Any]:

@@ -76,13 +76,15 @@ def evict(
     packages: Path,
     metadata: Path,
     made: Sequence[Path] = (),
+    swapped: Path | None = None,
     *,
     limit_bytes: int,
     since_ns: int,
 ) -> Evicted:
     """Bring the cache folders together within a limit. since_ns: as `to_evict` has it.
 
-    made: folders of files that stand for themselves; they are the caller's alone.
+    made: folders of files that stand for themselves; swapped: a folder of repositories of packages
+    swapped in by hand. They are the caller's alone.
 
     Does nothing while another process uses them: the next build will.
     """
@@ -96,6 +98,7 @@ def evict(
                 return Evicted(0, 0)
         files = [entry for folder in made for entry in _files(folder)]
         entries = [*_packages(packages), *_repositories(metadata), *files]
+        entries += _swapped(swapped) if swapped else []
         gone = to_evict(entries, limit_bytes, since_ns)
         for entry in gone:
             for path in entry.paths:
@@ -109,6 +112,13 @@ def _packages(cache: Path) -> Iterator[Entry]:
         found = [path.stat() for path in folder.iterdir()]
         used = max((status.st_atime_ns for status in found), default=0)
         yield Entry((folder,), sum(status.st_size for status in found), used)
+
+
+def _swapped(cache: Path) -> Iterator[Entry]:
+    """One entry a repository, whole."""
+    for folder in cache.glob("*/"):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        yield Entry((folder,), size, folder.stat().st_mtime_ns)
 
 
 def _repositories(cache: Path) -> Iterator[Entry]:

@@ -174,6 +174,18 @@ class LockFile:
             ) from error
 
 
+def find_line(text: str, target: str, arch: str, nevra: NEVRA | None = None) -> int:
+    """The line of a lock file's text on which a lock's package stands, or what it was asked for;
+    the nearest one that can be found."""
+    last = f'"nevra": {json.dumps(str(nevra))}' if nevra else '"asked":'
+    found, left = 1, [json.dumps(target), json.dumps(arch), last]
+    for number, line in enumerate(text.splitlines(), 1):
+        if left and left[0] in line:
+            found = number
+            left.pop(0)
+    return found
+
+
 def _lock_text(lock: Lock) -> str:
     asked = {
         "packages": lock.asked.packages,

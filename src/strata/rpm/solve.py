@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from strata.rpm.repostate import RepoState, keep_states, read_states
 class Request:
     """What a treefile asks for: a name, a pin, a virtual provide or a path.
 
-    source: file:line. repo: the one repository it has to come from, or empty.
+    source: file:line. repo: the one repository it has to come from, or empty. amends: it takes the
+    place of what others ask for (swapped by hand, ahead of the base).
     """
 
     text: str
     source: str
     repo: str = ""
+    amends: bool = False
 
     def __str__(self) -> str:
         return f"{self.text} from {self.repo}" if self.repo else self.text
@@ -117,9 +119,7 @@ def solve(
         "below": locked,
         "replace": list(wishes.replace),
         "platform": wishes.platform,
-        "requests": [
-            {"text": item.text, "source": item.source, "repo": item.repo} for item in requests
-        ],
+        "requests": [asdict(item) for item in requests],
     }
     key = answers.key(task, described, every_state, arch, below.root) if answers else ""
     answer = answers.recall(key) if answers else None
@@ -253,6 +253,34 @@ def _check_indexes(solved_with: dict[str, str], states: Sequence[RepoState]) -> 
             )
 
 
+def _why_hidden(missing: Mapping[str, str]) -> str:
+    """Why a package that a repository has is no candidate; empty when none has it."""
+    if "below" in missing:
+        return (
+            f"{missing['below']} is in the layer below, whose packages stay as they are; a node "
+            f"layer goes ahead of it on purpose: [[override]] in strata.toml, with "
+            f'packages = ["{missing["text"]}"]'
+        )
+    if "hidden" in missing:
+        return (
+            f"{missing['hidden']} would be it, but exclude-packages, a lock or its repository's "
+            "file leaves it out"
+        )
+    return ""
+
+
+def _contradiction(answer: Mapping[str, Any]) -> PackageError:
+    """The error of a pin against a build that is to take its place."""
+    asked_for, by, build = answer["request"], answer["by"], answer["build"]
+    which = "" if build.startswith(asked_for["text"]) else f", which is {build}"
+    return PackageError(
+        f"{asked_for['source']} asks for {asked_for['text']}{which}, but {by['source']} brings "
+        f"{by['text']}",
+        hint=f"name the package without a version there, or leave {by['source']} out",
+        context={"source": asked_for["source"], "package": asked_for["text"]},
+    )
+
+
 def _raise_error(
     answer: dict[str, object], repos: Sequence[RepoConfig], requests: Sequence[Request] = ()
 ) -> None:
@@ -267,9 +295,11 @@ def _raise_error(
         raise PackageError(
             f"no package is or provides {first['text']}, named at {first['source']}"
             + (f"; nor {', '.join(more)}" if more else ""),
-            hint=f"looked in: {names}",
+            hint=_why_hidden(first) or f"looked in: {names}",
             context={"source": first["source"], "package": first["text"]},
         )
+    if kind == "contradiction":
+        raise _contradiction(answer)
     if kind == "unsolvable":
         places = [(item.text, item.source) for item in requests]
         text, asked_for = explain(str(answer["message"]), places)

@@ -32,7 +32,8 @@ from strata.core.files import (
     scratch_dir,
     sha256_file,
 )
-from strata.core.process import require_root, run, tool_version
+from strata.core.process import require_root, tool_version
+from strata.rpm.createrepo import index_packages
 from strata.sample import control, convert
 from strata.sample import signing as signing_module
 from strata.sample.archive import COMPOSES, Archive, Deb
@@ -144,13 +145,7 @@ def _repository(
         fresh.mkdir()
         for rpm in rpms:
             _link(rpm, fresh / rpm.name)
-        run(
-            [
-                *("createrepo_c", "--quiet", "--no-database", "--simple-md-filenames"),
-                *("--revision", str(date), "--set-timestamp-to-revision"),
-                *("--checksum", "sha256", "--workers", str(jobs), str(fresh)),
-            ]
-        )
+        index_packages(fresh, revision=date, threads=jobs, plain_names=True)
         signer.sign_file(fresh / "repodata/repomd.xml")
         atomic_write(fresh / stamp.name, canonical_json(key))
         remove_tree(path)

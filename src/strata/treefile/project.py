@@ -84,16 +84,17 @@ class NodeStream:
 
 @dataclass(frozen=True)
 class Override:
-    """OS content ahead of the base, on purpose."""
+    """OS content ahead of the base, on purpose. place: `file:line` of its packages."""
 
     target: Target
     packages: tuple[str, ...]
     reason: str
+    place: str = FILE
 
 
 @dataclass(frozen=True)
 class Hotfix:
-    """A change of a node image for one case, until a day."""
+    """A change of a node image for one case, until a day. place: `file:line` of that day."""
 
     name: str
     target: Target
@@ -101,6 +102,7 @@ class Hotfix:
     packages: tuple[str, ...]
     expires: datetime.date
     reason: str
+    place: str = FILE
 
 
 @dataclass(frozen=True)
@@ -449,7 +451,8 @@ class _Reader:
             path = ("override", str(index))
             self.document.check(table, schema.OVERRIDE, path)
             target = self._target((*path, "target"), table["target"], project)
-            found.append(Override(target, tuple(table["packages"]), table["reason"]))
+            place = self.document.place((*path, "packages"))
+            found.append(Override(target, tuple(table["packages"]), table["reason"], place))
         return tuple(found)
 
     def hotfixes(self, values: Any, project: Project) -> tuple[Hotfix, ...]:
@@ -466,5 +469,6 @@ class _Reader:
                 self.file((*path, "files"), source)
             target = self._target((*path, "target"), table["target"], project)
             reason, expires = table["reason"], table["expires"]
-            found.append(Hotfix(table["name"], target, files, packages, expires, reason))
+            place = self.document.place((*path, "expires"))
+            found.append(Hotfix(table["name"], target, files, packages, expires, reason, place))
         return tuple(found)

@@ -68,6 +68,10 @@ class TomlDocument:
                 best, best_depth = number, depth
         return best
 
+    def place(self, path: Path) -> str:
+        """`file:line` of a key, or of the table that holds it."""
+        return f"{self.file}:{self.line_of(path)}"
+
     def error(self, path: Path, problem: str, hint: str | None = None) -> DefinitionError:
         """An error at a key: `file:line: key problem`."""
         line = self.line_of(path)

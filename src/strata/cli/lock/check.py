@@ -7,6 +7,7 @@ import sys
 
 from strata.cli.build import make_build_context
 from strata.cli.context import Context, add_command, print_json
+from strata.cli.lock.common import add_arches
 from strata.compose.lockcheck import check_locks
 from strata.compose.lockupdate import locked_targets
 from strata.treefile.target import Target
@@ -28,9 +29,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands, "check", run, summary="whether locks still hold", description=DESCRIPTION
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all with a lock")
-    parser.add_argument(
-        "--arch", action="append", default=[], metavar="ARCH", help="only these architectures"
-    )
+    add_arches(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
-from strata.cli.lock.show import show_lines
+from strata.cli.lock.common import show_lines
 from strata.compose.lockdiff import changelog, read_lock
 
 DESCRIPTION = """\

@@ -7,6 +7,7 @@ import sys
 
 from strata.cli.build import make_build_context
 from strata.cli.context import Context, add_command
+from strata.cli.lock.common import add_arches
 from strata.compose.lockforeign import FCOS, FORMATS, any_locks, export
 from strata.treefile.target import Target
 
@@ -29,7 +30,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add = parser.add_argument
     add("targets", nargs="+", metavar="TARGET", help="layers")
     add("--format", choices=FORMATS, default=FCOS, help="the form (default: fcos)")
-    add("--arch", action="append", default=[], metavar="ARCH", help="only these architectures")
+    add_arches(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from strata.cli.build import make_build_context
-from strata.cli.context import Context, add_command, print_json
-from strata.cli.lock.show import changes_json, show_changes
+from strata.cli.context import Context, add_command
+from strata.cli.lock.common import add_arches, show_kept
 from strata.compose.lockforeign import (
     FCOS,
     FORMATS,
@@ -40,7 +40,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("target", metavar="TARGET", help="the layer that keeps the lock")
     add("files", nargs="+", metavar="FILE", help="the lock, and its overrides")
     add("--format", choices=FORMATS, required=True, help="what FILE is")
-    add("--arch", action="append", default=[], metavar="ARCH", help="only these architectures")
+    add_arches(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -68,8 +68,4 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if packages:
             check_prefetched(changes, packages)
         files = [] if context.dry_run else keep(build, changes)
-    if context.as_json:
-        print_json({"files": files, "changes": changes_json(changes)})
-    else:
-        show_changes(changes, files)
-    return 0
+    return show_kept(context, changes, files)

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from strata.cli.build import make_build_context
-from strata.cli.context import Context, add_command, print_json
-from strata.cli.lock.show import changes_json, show_changes
+from strata.cli.context import Context, add_command
+from strata.cli.lock.common import add_arches, show_kept
 from strata.compose.lockupdate import keep, locked_targets, update_locks
 from strata.core.errors import UsageError
 from strata.treefile.target import Target
@@ -29,9 +29,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "words", nargs="*", metavar="TARGET|PACKAGE", help="what to lock, what may move"
     )
-    parser.add_argument(
-        "--arch", action="append", default=[], metavar="ARCH", help="only these architectures"
-    )
+    add_arches(parser)
 
 
 def split_words(words: Sequence[str]) -> tuple[list[Target], list[str]]:
@@ -52,8 +50,4 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if not changes:
             raise UsageError("there is nothing to lock")
         files = [] if context.dry_run else keep(build, changes)
-    if context.as_json:
-        print_json({"files": files, "changes": changes_json(changes)})
-    else:
-        show_changes(changes, files)
-    return 0
+    return show_kept(context, changes, files)

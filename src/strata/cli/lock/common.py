@@ -1,10 +1,12 @@
-"""How changed locks are shown: for each target and architecture, what moved."""
+"""What the verbs have in common: which architectures, and what moved in which lock."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
+from strata.cli.context import Context, print_json
 from strata.compose.lockdiff import Line, changelog, counts, describe, of_packages
 from strata.compose.lockupdate import LockChange
 
@@ -20,7 +22,23 @@ def show_lines(lines: Sequence[Line], indent: str = "") -> None:
     sys.stdout.write(f"{indent}{counts(lines)}\n")
 
 
-def show_changes(changes: Sequence[LockChange], files: Sequence[str]) -> None:
+def add_arches(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses among the architectures that are locked."""
+    parser.add_argument(
+        "--arch", action="append", default=[], metavar="ARCH", help="only these architectures"
+    )
+
+
+def show_kept(context: Context, changes: Sequence[LockChange], files: Sequence[str]) -> int:
+    """What moved in each lock, and the files that were written."""
+    if context.as_json:
+        print_json({"files": files, "changes": _changes_json(changes)})
+    else:
+        _show_changes(changes, files)
+    return 0
+
+
+def _show_changes(changes: Sequence[LockChange], files: Sequence[str]) -> None:
     """What moved in each lock; of a new one only how large it is. files: those written."""
     for change in changes:
         title = f"{change.target} {change.new.arch}"
@@ -32,7 +50,7 @@ def show_changes(changes: Sequence[LockChange], files: Sequence[str]) -> None:
     sys.stdout.writelines(f"written: {file}\n" for file in files)
 
 
-def changes_json(changes: Sequence[LockChange]) -> list[dict[str, object]]:
+def _changes_json(changes: Sequence[LockChange]) -> list[dict[str, object]]:
     """The same for programs."""
     return [
         {
