@@ -124,6 +124,7 @@ def test_nsswitch_looks_into_altfiles_once() -> None:
 
 def test_aliases_of_a_policy_are_there_once() -> None:
     once = with_aliases("/run /var/run\n/etc/systemd/system /usr/lib/systemd/system\n")
+    assert with_aliases("/var/home /home\n").startswith("# /var/home /home\n/home /var/home\n")
     assert "/usr/etc/systemd/system /usr/lib/systemd/system\n" in once
     assert "/home /var/home\n/usr/etc /etc\n/usr/lib/opt /opt\n" in once
     assert with_aliases(once) == once
@@ -207,4 +208,5 @@ def test_an_address_is_given_without_its_password() -> None:
 
 def test_a_reference_is_the_first_that_names_a_cve() -> None:
     bugs = [("u2", "CVE-1-1 CVE-1-2"), ("u1", "CVE-1-1"), ("u3", "no"), ("u4", "XCVE-1-3")]
+    bugs.append(("u5", "CVE-1-2"))
     assert first_of_each(bugs) == (("u1", "CVE-1-1"), ("u2", "CVE-1-1 CVE-1-2"))

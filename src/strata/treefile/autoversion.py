@@ -49,7 +49,7 @@ def next_automatic(prefix: str, seconds: int, last: str = "", suffix: str = ".")
 
 def _format(when: datetime.datetime, text: str) -> str:
     for letter in re.findall("%(.?)", text):
-        if letter not in _FORMATS or not letter:
+        if letter not in _FORMATS:
             raise ValueError(
                 f"%{letter} in <date:{text}> is no format of a date, or differs between languages"
             )
