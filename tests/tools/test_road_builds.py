@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 
 from conftest import SAMPLE, Strata, make_store
-from strata.compose.revision import REVISION, SOURCE, without_revision
 from strata.core.record import schema
 from strata.inspect.osrelease import parse
 from strata.oci.layout import Layout
@@ -199,9 +198,7 @@ def test_r2_10_r2_11_a_base_image_says_what_it_is_and_the_node_image_keeps_it(
         "name": "sample/node",
         "org.opencontainers.image.created": node.created,
     }
-    # R3.10: of the node's own definitions, where they are in a checkout
-    revision = {key: node.labels[key] for key in (REVISION, SOURCE) if key in node.labels}
-    assert node.labels == {**without_revision(coreos.labels), **own, **revision}
+    assert node.labels == {**coreos.labels, **own}
     for config in (coreos, node):
         assert config.config["Cmd"] == ["/sbin/init"]
         assert config.config["StopSignal"] == "SIGRTMIN+3"

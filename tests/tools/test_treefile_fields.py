@@ -341,6 +341,10 @@ def test_r3_10_an_image_says_the_revision_that_changed_it(
         assert isinstance(labels, dict)
         return labels.get(key)
 
+    toml = definitions / "strata.toml"
+    toml.write_text(
+        toml.read_text().replace("schema = 1\n", "schema = 1\nrevision-labels = true\n")
+    )
     git("init", "-q")
     git("remote", "add", "origin", "https://user:secret@git.example/os.git")
     git("add", "-A")

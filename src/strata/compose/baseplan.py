@@ -175,7 +175,7 @@ def plan_base(
         said,
         ref_of(treefile),
         signing_key(name, treefile.places["gpg-key"]) if name else "",
-        revision_labels(paths[0].parent, paths),
+        revision_labels(context.project, paths[0].parent, paths),
         notices,
     )
     others = [*inputs, *plan.inputs()]

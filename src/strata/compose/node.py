@@ -181,7 +181,8 @@ def prepare_node(
     ]
     top = context.project.path
     recipe = [top / item.name for item in recipe_inputs if item.kind == "treefile"]
-    revision = revision_labels((top / node.treefile).parent, (*plain.paths(), *recipe))
+    folder = (top / node.treefile).parent
+    revision = revision_labels(context.project, folder, (*plain.paths(), *recipe))
     inputs += revision_inputs(revision)
     epoch, clock = content_time(context.workspace.repo().commit(found.commit).timestamp, lock)
     return NodeJob(

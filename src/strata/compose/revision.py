@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from strata.core.process import run
 from strata.core.record import Input
+from strata.treefile.project import Project
 
 REVISION = "org.opencontainers.image.revision"
 SOURCE = "org.opencontainers.image.source"
@@ -21,13 +22,14 @@ DIRTY = "-dirty"
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
-def revision_labels(folder: Path, paths: Sequence[Path]) -> dict[str, str]:
-    """The labels of a layer; none when its treefile is in no git checkout.
+def revision_labels(project: Project, folder: Path, paths: Sequence[Path]) -> dict[str, str]:
+    """The labels of a layer; none where strata.toml does not ask for them, or its treefile is in no
+    git checkout.
 
     folder: the treefile's. paths: what the layer is made of, files and folders; those of another
     checkout are not of this revision and do not count.
     """
-    root = _checkout(folder.resolve())
+    root = _checkout(folder.resolve()) if project.revision_labels else None
     if root is None:
         return {}
     inside = sorted({str(path.resolve()) for path in paths if root in path.resolve().parents})

@@ -114,6 +114,7 @@ class Project:
     public: tuple[str, ...]
     registry: str
     node_only: tuple[str, ...]
+    revision_labels: bool
     marker: str
     streams: Mapping[str, Stream]
     nodes: tuple[NodeStream, ...]
@@ -267,6 +268,7 @@ def parse_project(text: str, folder: Path) -> Project:
         public=tuple(values.get("public", ())),
         registry=values.get("registry", ""),
         node_only=tuple(values.get("node-only", ())),
+        revision_labels=values.get("revision-labels", False),
         marker=values.get("marker", ""),
         streams=streams,
         nodes=nodes,

@@ -88,6 +88,7 @@ TOP = (
     Key("repos", "texts", "files with RPM repositories"),
     Key("public", "texts", "prefixes of addresses and images that anyone may have"),
     Key("registry", "text", "where publish puts images"),
+    Key("revision-labels", "flag", "images say the revision of their definitions in git"),
     Key("node-only", "texts", "package patterns refused below the node layer"),
     Key("marker", "text", "the package whose absence calls for the overlay"),
     Key("stream", "table", "one table per stream"),
