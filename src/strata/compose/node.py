@@ -269,7 +269,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             **job.labels,
             **job.revision,
             **made.labels,
-            **amendment.labels(),
+            **amendment.labels(config.labels),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
         },
         created=rfc3339(job.epoch),
