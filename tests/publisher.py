@@ -32,10 +32,11 @@ class Publisher:
 
     def tags(self) -> dict[str, str]:
         """What the registry has: tag to digest."""
-        folder = (
-            self.registry.folder / "data/docker/registry/v2/repositories/sample/_manifests/tags"
-        )
-        found = {}
-        for tag in sorted(folder.iterdir()) if folder.is_dir() else ():
-            found[tag.name] = (tag / "current/link").read_text()
-        return found
+        folder = self.link("x").parents[2]
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return {name: self.link(name).read_text() for name in names}
+
+    def link(self, tag: str) -> Path:
+        """The registry's own file that says what a tag is."""
+        repositories = self.registry.folder / "data/docker/registry/v2/repositories"
+        return repositories / "sample/_manifests/tags" / tag / "current/link"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import Strata, leftovers
 from strata.compose.buildah import context_digest
+from strata.core.files import mounts_under
 from strata.oci.compression import decompress
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
@@ -171,11 +173,25 @@ def test_a_context_for_a_ci_has_the_locked_packages_and_the_tool(
     where = ("-C", str(definitions), "--store", str(own_store))
     folder = tmp_path / "ci"
     told = strata(*where, "build", "node/4.19", "--context", str(folder)).stdout
-    assert f"IMAGE_FROM=oci:{own_store}@{outputs(own_store)['base']}" in told
+    assert f"  --build-arg IMAGE_FROM=oci:{own_store}:coreos/sample-12\n" in told
+    assert "  --build-arg TREEFILE=node/manifest.yaml\n" in told
     lock = json.loads((own_store / f"locks/{NODE}.lock").read_text())
     locked = {item["nevra"] for item in lock["targets"][NODE]["x86_64"]["packages"]}
     assert {path.name.removesuffix(".rpm") for path in (folder / "packages").iterdir()} == locked
     assert (folder / "strata-apply.pyz").stat().st_mode & 0o111
+    # what docs/builds.md says then
+    arguments = [word for line in told.splitlines()[1:] for word in line.split(maxsplit=1)]
+    stored = tmp_path / "storage"
+    buildah = ["buildah", "--storage-driver=overlay", f"--root={stored}/g", f"--runroot={stored}/r"]
+    command = [*buildah, "build", "--isolation=chroot", "--layers", "--no-hosts", "--dns", "none"]
+    command += ["--build-context", f"strata={folder}", *arguments, "-f", "node/Containerfile", "."]
+    try:
+        done = subprocess.run(command, cwd=definitions, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "done in" in done.stderr  # of strata-apply
+    finally:
+        for mount in mounts_under(stored):
+            subprocess.run(["umount", mount], check=True)
     swap = ("--with", f"{definitions}/strata.toml:/usr/bin/x")
     other = ("build", "node/4.19", "--context", str(tmp_path / "two"))
     refused = strata(*where, *other, *swap, check=False)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from strata.compose.amend import AHEAD, REDUNDANT, Debt, Swap, parse_ahead, weigh
+from strata.compose.amend import (
+    AHEAD,
+    LABEL,
+    REDUNDANT,
+    Amendment,
+    Debt,
+    Swap,
+    parse_ahead,
+    swapped_of,
+    weigh,
+)
 from strata.compose.hotfix import (
     CONFLICTING,
     NEEDED,
@@ -47,6 +58,22 @@ packages = ["a-1-1"]
 expires = 2030-01-01
 reason = "r"
 """
+
+
+def test_what_was_swapped_below_is_in_the_image_too() -> None:
+    mine = Amendment(swaps=(Swap("/usr/bin/x", Path("x"), "aa", "hotfix h"),))
+    below = {
+        LABEL: json.dumps([{"path": "/", "file": "r", "sha256": "", "of": "overrides/rootfs"}])
+    }
+    assert Amendment().labels({}) == {}
+    assert [row["of"] for row in swapped_of(mine.labels({}))] == ["hotfix h"]
+    both = swapped_of(mine.labels(below))
+    assert [(row["path"], row["of"]) for row in both] == [
+        ("/", "overrides/rootfs"),
+        ("/usr/bin/x", "hotfix h"),
+    ]
+    for damaged in ("[", "{}", "[1]", "[" * 100_000):
+        assert swapped_of({LABEL: damaged}) == [{"file": damaged, "of": "?"}]
 
 
 def project(

@@ -70,6 +70,7 @@ FILES = {
     "[pool]\nbaseurl=https://mirror.example/10/../pool\n",
     "node/Containerfile": "ARG IMAGE_FROM=overridden\nFROM ${IMAGE_FROM} as build\n"
     "RUN --mount=type=secret,id=yumrepos \\\n  /build\nFROM build\n"
+    "RUN --mount=type=bind,from=strata,target=/run/strata x\n"
     "COPY --from=registry.example/opened /a /a\n",
     "node/build-args.conf": "\n# base\nIMAGE_FROM=registry.example/ci/base:10\n",
     "node/extensions.yaml": "repos:\n  - os\nextensions:\n  rt:\n    repos: [rt]\n"
@@ -97,7 +98,7 @@ def test_r3_16_all_that_is_not_public_is_listed_with_its_line(folder: Path) -> N
         Need("image", f"docker://registry.example/closed/bootc{DIGEST}", "strata.toml:11", closed),
         Need("image", "registry.example/ci/base:10", "node/build-args.conf:3", closed),
         # `registry.example/open` is no prefix of it
-        Need("image", "registry.example/opened", "node/Containerfile:6", closed),
+        Need("image", "registry.example/opened", "node/Containerfile:7", closed),
         # s390x alone asks for it
         Need("repository", "ibm", "base/only-s390x.yaml:3", "no .repo file defines it"),
         Need("repository", "internal", "node/node.yaml:12", "no .repo file defines it"),

@@ -178,14 +178,17 @@ def test_a_solvers_explanation_is_short_and_names_the_lines() -> None:
         "\n Problem: package linux-image-6.1-6.1.176-1.x86_64 requires wireless, but none of the "
         "providers can be installed\n  - package app-lib-1.0-1.noarch conflicts with app-1.0-1\n"
         "  - package app-lib-1.0-1.noarch conflicts with app-1.0-1\n"
+        + "  - conflicting requests\n Problem 2: conflicting requests\n"
         + "".join(f"  - reason {number}\n" for number in range(9))
     )
     requests = [("linux-image-6.1", "m.yaml:1"), ("app", "m.yaml:2"), ("app-lib", "m.yaml:3")]
     text, asked = explain(message, requests)
-    assert text.startswith("Problem: package linux-image-6.1-6.1.176-1.x86_64 requires wireless")
+    assert text.startswith("package linux-image-6.1-6.1.176-1.x86_64 requires wireless")
     assert text.count("app-lib") == 1
     assert text.endswith("; reason 3; and 5 more reasons")
+    assert "conflicting requests" not in text
     assert asked == ("linux-image-6.1 at m.yaml:1", "app-lib at m.yaml:3")
+    assert explain(" Problem: conflicting requests\n", ()) == ("conflicting requests", ())
 
 
 def test_a_place_in_a_lock_file_is_found_behind_its_target_and_architecture() -> None:

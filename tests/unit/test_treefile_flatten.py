@@ -147,6 +147,17 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message
     assert message in caught.value.message
 
 
+def test_a_missing_include_names_what_may_be_meant(tmp_path: Path) -> None:
+    def hint(include: str) -> str | None:
+        with pytest.raises(DefinitionError, match="there is no treefile") as caught:
+            read(write(tmp_path, manifest=f"include: {include}\n", common="packages: [a]\n"))
+        return caught.value.hint
+
+    assert hint("comon.yaml") == "did you mean common.yaml?"
+    assert hint("far.yaml") == "the name is relative to the file that includes it"
+    assert hint("module/far.yaml") == "is a submodule not checked out?"
+
+
 def test_aliases_that_blow_up_are_refused(tmp_path: Path) -> None:
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     for n in range(1, 8):

@@ -154,10 +154,10 @@ def _write_context(context: Context, building: BuildContext, arguments: argparse
     given = parse_with(arguments.swaps)
     found = prepare_context(building, target, base, given, folder, context.reporter)
     if context.as_json:
-        print_json({"folder": str(folder), "base": str(found)})
+        print_json({"folder": str(folder), "arguments": dict(found)})
     else:
-        sys.stdout.write(f"{folder}: for --build-context strata={folder}\n")
-        sys.stdout.write(f"IMAGE_FROM={found}\n")
+        sys.stdout.write(f"{folder}: for --build-context strata={folder}, with the arguments\n")
+        sys.stdout.writelines(f"  --build-arg {key}={value}\n" for key, value in found.items())
     return 0
 
 

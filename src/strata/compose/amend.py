@@ -8,6 +8,7 @@ ahead it is; once the base has caught up it is redundant, and no longer installe
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -164,10 +165,25 @@ class Amendment:
         ]
         return sorted(files + packages, key=lambda row: (row.get("path", ""), row["file"]))
 
-    def labels(self) -> Mapping[str, str]:
-        """The label that says so; none for a build of its definitions alone."""
-        found = self.provenance()
+    def labels(self, below: Mapping[str, str]) -> Mapping[str, str]:
+        """The label that says so; none for a build of its definitions alone.
+
+        below: the base image's labels. What was swapped there is in this image, too.
+        """
+        found = [*swapped_of(below), *self.provenance()]
         return {LABEL: canonical_json(found).decode()} if found else {}
+
+
+def swapped_of(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """What an image's label says was swapped; what cannot be read counts as one thing."""
+    text = labels.get(LABEL, "[]")
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        rows = None
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    return [{"file": text, "of": "?"}]
 
 
 def parse_with(texts: Iterable[str]) -> Amendment:

@@ -28,6 +28,7 @@ from strata.core.files import usual_umask
 from strata.core.process import require_root
 from strata.core.record import BuildRecord, Input, InputChange, StepRecord, changed_inputs
 from strata.oci.digest import Digest
+from strata.oci.indexes import choose_manifest
 from strata.oci.model import Manifest
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
@@ -113,8 +114,8 @@ def prepare_context(
     given: Amendment,
     folder: Path,
     reporter: Reporter,
-) -> ImageReference:
-    """Write what a node layer's Containerfile needs to a new folder; returns its base image.
+) -> Mapping[str, str]:
+    """Write what a node layer's Containerfile needs to a new folder; returns its build arguments.
 
     What the node stands on is built. Raises any StrataError.
     """
@@ -141,7 +142,24 @@ def prepare_context(
         write_context(fresh, job.lock, job.definition.repos, context.workspace)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(fresh, folder)
-    return ImageReference("oci", str(context.workspace.store), "", job.base.manifest)
+    named = base_reference(context, job.node, base)
+    return {
+        "IMAGE_FROM": _named_for_buildah(context, named, job.base.manifest),
+        "SOURCE_DATE_EPOCH": str(job.epoch),
+        **job.build_arguments,
+    }
+
+
+def _named_for_buildah(context: BuildContext, reference: ImageReference, manifest: Digest) -> str:
+    """A base image as FROM takes it: by digest in a registry, and by a tag in the store, as
+    buildah knows no digests of layouts."""
+    if reference.transport == "docker":
+        return str(reference.at(manifest)).removeprefix("docker://")
+    layout = context.workspace.layout
+    for tag, item in sorted(layout.tags().items()):
+        if choose_manifest(layout, item, context.arch).digest == manifest:
+            return f"oci:{layout.path.resolve()}:{tag}"
+    return str(reference)
 
 
 def _look_below(

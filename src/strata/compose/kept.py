@@ -65,7 +65,8 @@ class KeptSteps:
         fresh = archive.with_suffix(".fresh")
         with reporter.step(f"keep what the step {step.name} made") as told:
             try:
-                run(["tar", *_ALL, "-cf", str(fresh), "-C", str(root), "."])
+                archiving = ["tar", *_ALL, "-cf", str(fresh), "-C", str(root), "."]
+                run(archiving, error=_no_room)
                 with open(fresh, "rb") as stream:
                     os.fsync(stream.fileno())
                 fresh.rename(archive)
@@ -80,3 +81,10 @@ class KeptSteps:
 
     def _path(self, step: Step) -> Path:
         return self._folder / f"{step.name}-{step.key.removeprefix('sha256:')}.tar"
+
+
+def _no_room(output: str) -> NoSpaceError | None:
+    """tar does not say what a write fell short for: of a file it just made, it is the disk."""
+    if "Wrote only" in output:
+        return NoSpaceError("no space left on the device")
+    return None

@@ -101,6 +101,12 @@ class NodeJob:
             return Step(IMAGE, self.inputs)
         return Step(IMAGE, (), (Step(TREE, self.inputs, (self.transaction.step,)),))
 
+    @property
+    def build_arguments(self) -> Mapping[str, str]:
+        """What its Containerfile is told, beside the base and the time."""
+        told = {"TREEFILE": self.node.treefile, "STREAM": self.node.stream}
+        return {**told, **self.arguments}
+
     def build(
         self,
         context: BuildContext,
@@ -270,7 +276,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
             **job.labels,
             **job.revision,
             **made.labels,
-            **amendment.labels(),
+            **amendment.labels(config.labels),
             **({HOTFIX_LABEL: job.hotfix.name} if job.hotfix else {}),
         },
         created=rfc3339(job.epoch),
@@ -297,8 +303,7 @@ def build_node(context: BuildContext, job: NodeJob, reporter: Reporter) -> Mappi
 
 def _build_by_buildah(context: BuildContext, job: NodeJob, reporter: Reporter) -> NodeLayers:
     node, workspace = job.node, context.workspace
-    arguments = {"TREEFILE": node.treefile, "STREAM": node.stream, **job.arguments}
-    recipe = Recipe(context.project.path, node.containerfile, arguments, context.secrets)
+    recipe = Recipe(context.project.path, node.containerfile, job.build_arguments, context.secrets)
     base = ImageReference("oci", str(workspace.store), "", job.base.manifest)
     with workspace.scratch("context") as scratch:
         with reporter.step("fetch packages") as step:

@@ -27,6 +27,7 @@ from strata.treefile.yaml import Value, parse_yaml
 
 REPOSITORY, IMAGE, SECRET, SYSTEM = "repository", "image", "secret", "system"
 CONTAINERFILE = "Containerfile"  # its name upstream, beside build-args and extensions files
+CONTEXT = "strata"  # not an image: what `strata build --context` writes
 BUILDER = "BUILDER_IMG"
 
 Arguments = Mapping[str, tuple[str, int]]
@@ -189,6 +190,8 @@ class _Reader:
         values = {key: value for key, (value, _) in arguments.items()}
         parsed = parse_containerfile(self.sources.text(name), file, values)
         for image in parsed.images:
+            if image.text == CONTEXT:
+                continue
             place = str(image.place)
             if image.argument in arguments:
                 place = f"{build_args}:{arguments[image.argument][1]}"

@@ -7,17 +7,17 @@ names. A node's moving tag says that the node is ready, so its extensions are pu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from strata.compose.amend import LABEL
+from strata.compose.amend import swapped_of
 from strata.compose.context import BuildContext
 from strata.compose.hotfix import check_not_expired
 from strata.core.clock import today
 from strata.core.errors import DefinitionError, NoSuchImageError, UsageError
 from strata.core.events import Reporter
 from strata.core.record import BuildRecord
+from strata.core.text import shortened
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Index, Manifest
 from strata.oci.reference import ImageReference, SignaturePolicy
@@ -169,9 +169,10 @@ def _look(context: BuildContext, target: Target) -> _Image:
     for item in Index.parse(layout.read(index)).manifests:
         manifest = Manifest.parse(layout.read(item))
         labels = ImageConfig.parse(layout.read(manifest.config)).labels
-        if not _is_official(labels.get(LABEL, "[]"), target):
+        swapped = _swapped_by_hand(labels, target)
+        if swapped:
             raise UsageError(
-                f"{target} has components swapped by hand: {labels[LABEL]}",
+                f"{target} has components swapped by hand: {shortened(swapped)}",
                 hint=f"build the official one: strata build {target}; or make it a hotfix",
             )
     tags = tags_of(project, target, version, index.digest)
@@ -179,13 +180,15 @@ def _look(context: BuildContext, target: Target) -> _Image:
     return _Image(target, record, index.digest, tags)
 
 
-def _is_official(swapped: str, target: Target) -> bool:
-    """Whether what is swapped in an image is what its definitions say: a hotfix's own changes."""
-    try:
-        rows = json.loads(swapped)
-        return all(target.kind == "hotfix" and row["of"] == f"hotfix {target.name}" for row in rows)
-    except (ValueError, TypeError, KeyError):
-        return False
+def _swapped_by_hand(labels: Mapping[str, str], target: Target) -> list[str]:
+    """What is swapped in an image that its definitions do not say, in words; a hotfix's own changes
+    are said."""
+    own = f"hotfix {target.name}" if target.kind == "hotfix" else None
+    return [
+        f"{row.get('path') or row.get('package') or row.get('file')} ({row.get('of')})"
+        for row in swapped_of(labels)
+        if row.get("of") != own
+    ]
 
 
 def _check_extensions(context: BuildContext, images: Sequence[_Image]) -> None:

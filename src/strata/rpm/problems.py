@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from strata.rpm.nevra import NEVRA
 
 MAX_LINES = 6
+_HEAD = re.compile(r"Problem( \d+)?: ")
+_EMPTY = "conflicting requests"  # dnf says so of every problem with what was asked for
 _WORD = re.compile(r"[A-Za-z0-9][\w.+~^:-]*")
 
 
@@ -15,9 +17,10 @@ def explain(message: str, requests: Sequence[tuple[str, str]]) -> tuple[str, tup
     """dnf's explanation as one sentence, and who asked for what stands in it: `NAME at LINE`.
 
     message: lines, each a reason, problems one after another. requests: texts and their places.
-    Equal lines stand once, and at most MAX_LINES of them.
+    Equal lines stand once, at most MAX_LINES of them, and what says nothing does not.
     """
-    lines = list(dict.fromkeys(line.strip(" -") for line in message.splitlines() if line.strip()))
+    said = [_HEAD.sub("", line.strip(" -")) for line in message.splitlines() if line.strip()]
+    lines = list(dict.fromkeys(line for line in said if line != _EMPTY)) or said[:1]
     shown = lines[:MAX_LINES]
     if len(lines) > MAX_LINES:
         shown.append(f"and {len(lines) - MAX_LINES} more reasons")

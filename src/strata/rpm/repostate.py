@@ -125,7 +125,7 @@ def _fetch_signature(repo: RepoConfig) -> bytes:
 def _unreadable(repo: RepoConfig, why: Exception) -> RepositoryError:
     return RepositoryError(
         f"repository {repo.id} cannot be read at {repo.baseurl}: {why}",
-        hint="check the address in its .repo file; "
-        "`strata sample repos STORE/sample` makes the sample's",
+        hint=f"its address is in {repo.source}, and has to have repodata/repomd.xml, which "
+        "createrepo_c makes; `strata sample repos STORE/sample` makes the sample's",
         context={"repository": repo.id, "url": repo.baseurl, "file": repo.source},
     )

@@ -307,7 +307,7 @@ def _raise_error(
         raise PackageError(
             f"the packages do not go together: {text}",
             hint=f"{by}looked in: {names}",
-            context={"output": str(answer["message"])},
+            context={"explanation": str(answer["message"])},
         )
     if kind == "repository" and offline():
         raise OfflineError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import os
 from pathlib import Path
 
 from strata.core.errors import DefinitionError
@@ -44,6 +46,16 @@ class Sources:
             raise DefinitionError(
                 f"{where}{name} cannot be read: {error}", context={"file": name}
             ) from error
+
+    def hint_of_missing(self, name: str) -> str:
+        """What may be meant by the name of a file that is not there."""
+        path = self.top / name
+        if not path.parent.is_dir():
+            return "is a submodule not checked out?"
+        near = difflib.get_close_matches(path.name, sorted(os.listdir(path.parent)), 1)
+        if near:
+            return f"did you mean {Path(name).parent / near[0]}?"
+        return "the name is relative to the file that includes it"
 
     def digests(self) -> tuple[tuple[str, str], ...]:
         """The files read, sorted by name."""

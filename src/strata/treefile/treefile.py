@@ -218,21 +218,22 @@ class _Loader:
             )
         if len(self.sources.inputs) >= MAX_INCLUDES:
             raise DefinitionError(f"{where}more than {MAX_INCLUDES} files are included")
-        resolved = self.sources.top / name
         try:
             text = self.sources.text(name, where)
         except FileNotFoundError:
             raise DefinitionError(
                 f"{where}there is no treefile {name}",
-                hint="is a submodule not checked out?" if not resolved.parent.is_dir() else "",
+                hint=self.sources.hint_of_missing(name),
                 context={"file": name},
             ) from None
         document = parse_yaml(text, name)
         self.documents.append(document)
         self.included_by[name] = str(at or name)
         self.open.append(name)
-        ignored = resolved.suffix == ".json"  # there rpm-ostree passes over what it does not know
-        config = self._config(document, resolved.parent, chain, unknown_ignored=ignored)
+        ignored = Path(name).suffix == ".json"  # there rpm-ostree passes over what it does not know
+        config = self._config(
+            document, (self.sources.top / name).parent, chain, unknown_ignored=ignored
+        )
         self.open.pop()
         return config
 
