@@ -38,6 +38,7 @@ tag = "coreos"
 repos: [r]
 ostree-layers: [overlay/10]
 check-passwd: { type: file, filename: passwd }
+check-groups: { type: file, filename: group }
 add-files:
   - [tool, /usr/bin/tool]
 postprocess:
@@ -45,6 +46,7 @@ postprocess:
 """,
     "image.yaml": "size: 16\nextra-kargs: [quiet]\n",
     "passwd": "root:x:0:0:::\n",
+    "group": "root:x:0:\n",
     "tool": "tool\n",
     "overlay.d/10/etc/file": "content\n",
     "overlay.d/10/statoverride": "=288 /etc/secret\n",
