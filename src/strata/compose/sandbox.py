@@ -51,7 +51,7 @@ def _prefix(root: Path, env: Mapping[str, str]) -> list[str]:
     argv = ["bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
     argv += ["--die-with-parent", "--bind", str(root), "/"]
     argv += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys", "/sys"]
-    argv += ["--tmpfs", "/var", "--dir", "/var/tmp", "--tmpfs", "/tmp", "--tmpfs", "/run"]
+    argv += ["--tmpfs", "/var", "--dir", "/var/tmp", "--tmpfs", "/run", *_tmp(root)]
     argv += ["--chdir", "/", "--clearenv", "--setenv", "PATH", PATH, "--setenv", "HOME", "/"]
     argv += ["--setenv", "LC_ALL", "C.UTF-8", "--setenv", "PYTHONDONTWRITEBYTECODE", "1"]
     for capability in _CAPABILITIES:
@@ -63,6 +63,13 @@ def _prefix(root: Path, env: Mapping[str, str]) -> list[str]:
     for key, value in sorted({**env, **clock}.items()):
         argv += ["--setenv", key, value]
     return argv
+
+
+def _tmp(root: Path) -> list[str]:
+    """An empty /tmp; where a finished tree has a link to the machine's, an empty one of those."""
+    if (root / "tmp").is_symlink():
+        return ["--tmpfs", "/sysroot", "--perms", "1777", "--dir", "/sysroot/tmp"]
+    return ["--tmpfs", "/tmp"]
 
 
 def run_in_tree(root: Path, command: list[str], *, env: Mapping[str, str]) -> Completed:
