@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strata.container.encapsulate import ComponentMap, Options, encapsulate
-from strata.container.importer import ImportResult, import_image
+from strata.container.importer import import_image
+from strata.container.importplan import ImportResult
 from strata.container.layers import write_image
 from strata.container.packing import Component, pack
 from strata.core.errors import TransportError

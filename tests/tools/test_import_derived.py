@@ -11,7 +11,7 @@ import pytest
 
 from importlab import Lab, cat, fsck, leftovers, listing, zstd
 from layertar import Tar
-from strata.container.importer import ImportResult
+from strata.container.importplan import ImportResult
 from strata.core.events import Event, Reporter, Warned
 from strata.oci.model import LAYER, LAYER_GZIP, LAYER_ZSTD
 from strata.ostree.repo import Repo

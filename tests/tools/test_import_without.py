@@ -6,7 +6,8 @@ import pytest
 
 from importlab import Lab
 from layertar import Tar
-from strata.container.importer import ImportResult, import_image
+from strata.container.importer import import_image
+from strata.container.importplan import ImportResult
 from strata.core.events import silent
 from strata.oci.source import open_source
 from strata.ostree.repo import Repo

@@ -18,8 +18,11 @@ ROOMS = ("core", "oci", "ostree", "node")
 CONTAINER = (
     "__init__",
     "derived",
+    "importbase",
     "importer",
+    "importplan",
     "labels",
+    "layerreads",
     "layout_v1",
     "refs",
     "selinux",

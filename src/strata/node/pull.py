@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from strata.container.importer import import_image, plan_import
+from strata.container.importer import import_image
+from strata.container.importplan import plan_import
 from strata.container.labels import VERSION
 from strata.core.errors import TransportError
 from strata.core.events import Reporter

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import size
-from strata.container.importer import LayerImport, import_image, plan_import
+from strata.container.importer import import_image
+from strata.container.importplan import LayerImport, plan_import
 from strata.oci.reference import ImageReference, SignaturePolicy, SignedReference
 from strata.oci.source import open_source
 from strata.ostree.libostree import keeps_var
