@@ -24,6 +24,7 @@ from strata.core.errors import DefinitionError
 from strata.core.files import json_digest
 from strata.core.record import BuildRecord, Input, input_key
 from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import definition_error
 
 ETC, USR = "etc", "usr/lib"
 NAMES = ("passwd", "group")
@@ -102,10 +103,11 @@ def _of_files(treefile: Flattened) -> bool:
     if len(files) == 1:
         key = next(iter(files))
         other = next(name for name in CHECKS if name != key)
-        raise DefinitionError(
-            f"{treefile.places[key]}: {key} is of type file, and {other} is not",
-            hint="with preserve-passwd both come from files, or both from the last build",
-            context={"file": treefile.places[key].file, "key": key},
+        raise definition_error(
+            treefile.places[key],
+            f"{key} is of type file, and {other} is not",
+            "with preserve-passwd both come from files, or both from the last build",
+            key=key,
         )
     return bool(files)
 

@@ -21,7 +21,7 @@ from strata.treefile.imageconfig import read_image_config
 from strata.treefile.overlay import overlay_digest
 from strata.treefile.sources import Sources
 from strata.treefile.treefile import plain
-from strata.treefile.yaml import parse_yaml
+from strata.treefile.yaml import definition_error, parse_yaml
 
 FOLDER = "usr/share/coreos-assembler"
 _DISK = "usr/lib/image-builder/bootc"
@@ -101,8 +101,7 @@ def _platforms(folder: Path, name: str, arch: str) -> tuple[Mapping[str, object]
     arches = plain(document)
     mine = arches.get(arch, {}) if isinstance(arches, dict) else None
     if not isinstance(mine, dict):
-        raise DefinitionError(
-            f"{document.place}: this is not a mapping of architectures to their platforms",
-            context={"file": name},
+        raise definition_error(
+            document.place, "this is not a mapping of architectures to their platforms"
         )
     return mine, sources.inputs[where]

@@ -16,7 +16,7 @@ from strata.ostree.gvariant import Variant
 from strata.ostree.repo import check_ref
 from strata.treefile.target import Target
 from strata.treefile.treefile import Flattened
-from strata.treefile.yaml import Place
+from strata.treefile.yaml import Place, definition_error
 
 INITRAMFS_ARGS = "rpmostree.initramfs-args"
 INLINE, DETACHED = "inline", "detached"
@@ -45,8 +45,10 @@ def said_by(treefile: Flattened) -> Said:
     found = {}
     for key, value in treefile.mapping("add-commit-metadata").items():
         if key in _OURS:
-            raise _error(
-                place, "add-commit-metadata", f"may not set {key}, which follows from the build"
+            raise definition_error(
+                place,
+                f"add-commit-metadata may not set {key}, which follows from the build",
+                key="add-commit-metadata",
             )
         found[key] = to_variant(value, place, key)
     for name, key in (("container-cmd", COMMAND), ("initramfs-args", INITRAMFS_ARGS)):
@@ -67,13 +69,18 @@ def to_variant(value: object, place: Place | None = None, key: str = "") -> Vari
         if isinstance(value, float):
             return Variant.real(value)
     except ObjectError as error:
-        raise _error(place, "add-commit-metadata", f"has {key}: {error.message}") from error
+        raise _no_value(place, f"{key}: {error.message}") from error
     if isinstance(value, list):
         return Variant.variants([to_variant(item, place, key) for item in value])
     if isinstance(value, dict):
         inner = {str(name): to_variant(item, place, key) for name, item in value.items()}
         return Variant.mapping(inner)
-    raise _error(place, "add-commit-metadata", f"has {key}, which is empty: a commit keeps no null")
+    raise _no_value(place, f"{key}, which is empty: a commit keeps no null")
+
+
+def _no_value(place: Place | None, problem: str) -> DefinitionError:
+    key = "add-commit-metadata"
+    return definition_error(place, f"{key} has {problem}", key=key)
 
 
 def ref_of(treefile: Flattened) -> str:
@@ -86,16 +93,11 @@ def ref_of(treefile: Flattened) -> str:
     try:
         check_ref(ref)
     except ObjectError as error:
-        raise _error(place, "ref", f"is wrong: {error.message}") from error
+        raise definition_error(place, f"ref is wrong: {error.message}", key="ref") from error
     try:
         Target.parse(ref)
     except UsageError:
         if not ref.startswith("ostree/container/"):
             return ref
-    raise _error(place, "ref", f"cannot be {ref}: the store keeps its own commits by such names")
-
-
-def _error(place: Place | None, key: str, problem: str) -> DefinitionError:
-    where = f"{place}: " if place else ""
-    context = {"file": place.file, "line": place.line, "key": key} if place else {"key": key}
-    return DefinitionError(f"{where}{key} {problem}", context=context)
+    problem = f"ref cannot be {ref}: the store keeps its own commits by such names"
+    raise definition_error(place, problem, key="ref")

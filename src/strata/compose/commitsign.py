@@ -9,11 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from strata.core.errors import DefinitionError
 from strata.core.process import run
 from strata.ostree.gvariant import Variant, pack_array
 from strata.ostree.repo import Repo
-from strata.treefile.yaml import Place
+from strata.treefile.yaml import Place, definition_error
 
 SIGNATURES = "ostree.gpgsigs"
 
@@ -27,10 +26,11 @@ def signing_key(name: str, place: Place) -> str:
     done = run(argv, check=False)
     prints = [line.split(":")[9] for line in done.stdout.splitlines() if line.startswith("fpr:")]
     if done.status or not prints:
-        raise DefinitionError(
-            f"{place}: gpg has no secret key {name}",
-            hint="import it into the home of who builds (or GNUPGHOME), or leave gpg-key out",
-            context={"file": place.file, "line": place.line, "key": "gpg-key"},
+        raise definition_error(
+            place,
+            f"gpg has no secret key {name}",
+            "import it into the home of who builds (or GNUPGHOME), or leave gpg-key out",
+            key="gpg-key",
         )
     return prints[0]
 

@@ -17,7 +17,7 @@ from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.rpm.inventory import Inventory
 from strata.treefile.treefile import Flattened, NamedFile
-from strata.treefile.yaml import Place
+from strata.treefile.yaml import Place, definition_error
 
 MULTI_USER_WANTS = "etc/systemd/system/multi-user.target.wants"
 _UNITS = "usr/lib/systemd/system"
@@ -54,11 +54,8 @@ def _rules(value: object, place: Place | None) -> dict[str, list[re.Pattern[str]
             try:
                 rules.setdefault(package, []).append(re.compile(pattern))
             except re.error as error:
-                raise DefinitionError(
-                    f"{place}: {pattern!r} of remove-from-packages is no regular expression: "
-                    f"{error}",
-                    context={"file": place.file if place else ""},
-                ) from error
+                problem = f"{pattern!r} of remove-from-packages is no regular expression: {error}"
+                raise definition_error(place, problem) from error
     return rules
 
 
@@ -93,7 +90,7 @@ def enable_units(root: Path, treefile: Flattened) -> None:
     units = treefile.fields.get("units")
     for unit in units if isinstance(units, list) else ():
         if "/" in unit or unit in ("", ".", ".."):
-            raise DefinitionError(f"{treefile.places['units']}: {unit!r} is no unit's name")
+            raise definition_error(treefile.places["units"], f"{unit!r} is no unit's name")
         target = rooted.resolve(root, f"{MULTI_USER_WANTS}/{unit}", follow_last=False)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_symlink():
@@ -101,9 +98,8 @@ def enable_units(root: Path, treefile: Flattened) -> None:
     default = treefile.fields.get("default-target")
     if isinstance(default, str):
         if not rooted.resolve(root, f"{_UNITS}/{default}").exists():
-            raise DefinitionError(
-                f"{treefile.places['default-target']}: the tree has no /{_UNITS}/{default}"
-            )
+            place = treefile.places["default-target"]
+            raise definition_error(place, f"the tree has no /{_UNITS}/{default}")
         link = rooted.resolve(root, f"{_UNITS}/default.target", follow_last=False)
         link.unlink(missing_ok=True)
         link.symlink_to(default)

@@ -21,7 +21,7 @@ from strata.core.errors import DefinitionError, TreeError
 from strata.core.files import pretty_json
 from strata.treefile.sources import Sources
 from strata.treefile.treefile import plain
-from strata.treefile.yaml import parse_yaml
+from strata.treefile.yaml import definition_error, parse_yaml
 
 WHERE = "usr/share/buildinfo/content_manifest.json"
 _SPEC = (
@@ -47,19 +47,18 @@ def read_content_sets(folder: Path, name: str) -> ContentSets:
         raise DefinitionError(f"{name} cannot be read: {error.strerror}") from error
     mapping = document.data.get("repo_mapping") if isinstance(document.data, dict) else None
     if mapping is None or not isinstance(mapping.data, dict):
-        raise DefinitionError(
-            f"{document.place}: there is no repo_mapping",
-            hint='write repo_mapping: { REPOSITORY: { name: "CONTENT-SET" } }',
-            context={"file": name},
+        raise definition_error(
+            document.place,
+            "there is no repo_mapping",
+            'write repo_mapping: { REPOSITORY: { name: "CONTENT-SET" } }',
         )
     names = {}
     for repo, value in mapping.data.items():
         found = plain(value)
         text = found.get("name") if isinstance(found, dict) else None
         if not isinstance(text, str):
-            raise DefinitionError(
-                f"{value.place}: repo_mapping's {repo} has no name that is text",
-                context={"file": name, "key": repo},
+            raise definition_error(
+                value.place, f"repo_mapping's {repo} has no name that is text", key=repo
             )
         names[repo] = text
     return ContentSets(names, sources.inputs[name])

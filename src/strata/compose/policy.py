@@ -15,11 +15,11 @@ from pathlib import Path
 
 from strata.container.selinux import Labeller, policy_of, relabel
 from strata.core import rooted
-from strata.core.errors import DefinitionError
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 from strata.ostree.writer import Writer
 from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import definition_error
 
 _ALIASES = "contexts/files/file_contexts.subs_dist"
 
@@ -39,11 +39,11 @@ def label(repo: Repo, writer: Writer, tree: Tree, treefile: Flattened) -> int:
             as_etc = treefile.fields.get("selinux-label-version") == 1
             return relabel(repo, writer, tree, _AsEtc(labels) if as_etc else labels)
     if wanted is True:
-        place = treefile.places["selinux"]
-        raise DefinitionError(
-            f"{place}: selinux is true, but the tree has no SELinux policy",
-            hint="add the package of a policy, or leave selinux out",
-            context={"file": place.file, "line": place.line, "key": "selinux"},
+        raise definition_error(
+            treefile.places["selinux"],
+            "selinux is true, but the tree has no SELinux policy",
+            "add the package of a policy, or leave selinux out",
+            key="selinux",
         )
     return 0
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from strata.core import rooted
-from strata.core.errors import DefinitionError
 from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import definition_error
 
 MACROS = "usr/lib/rpm/macros"
 WRITTEN = "sqlite"
@@ -31,11 +31,10 @@ def check_database(root: Path, treefile: Flattened) -> None:
     except FileNotFoundError:
         return
     if found and found[1] != WRITTEN:
-        place = treefile.places.get("rpmdb")
-        raise DefinitionError(
-            (f"{place}: " if place else "")
-            + f"the tree's rpm keeps packages as {found[1]}, and they were installed as {WRITTEN}",
-            hint=f"set %_db_backend to {WRITTEN} in the tree's /{MACROS}, or say rpmdb: host to "
-            "ship the database all the same",
-            context={"key": "rpmdb"},
+        raise definition_error(
+            treefile.places.get("rpmdb"),
+            f"the tree's rpm keeps packages as {found[1]}, and they were installed as {WRITTEN}",
+            f"set %_db_backend to {WRITTEN} in the tree's /{MACROS}, or say rpmdb: host to ship "
+            "the database all the same",
+            key="rpmdb",
         )

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from strata.core import rooted
-from strata.core.errors import DefinitionError
 from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import definition_error
 
 FORCED = "compose-forced"
 _COMMAND = "/usr/bin/systemd-sysusers"
@@ -32,11 +32,11 @@ def make_users(root: Path, treefile: Flattened, run: RunInTree) -> bool:
     if not command:
         return False
     if not rooted.resolve(root, command).exists():
-        place = treefile.places.get("sysusers")
-        raise DefinitionError(
-            f"{f'{place}: ' if place else ''}the tree has no {command} to make users with",
-            hint="add the package that brings it (systemd), or leave sysusers out",
-            context={"key": "sysusers"},
+        raise definition_error(
+            treefile.places.get("sysusers"),
+            f"the tree has no {command} to make users with",
+            "add the package that brings it (systemd), or leave sysusers out",
+            key="sysusers",
         )
     run([command])
     return True

@@ -13,6 +13,7 @@ from pathlib import Path
 from strata.core import rooted
 from strata.core.errors import DefinitionError
 from strata.treefile.treefile import Flattened
+from strata.treefile.yaml import definition_error
 
 # From the treefile's list to its file in /etc, how many ids a line has, and who may be missing.
 CHECKS = {
@@ -51,7 +52,6 @@ def check_users(root: Path, treefile: Flattened, folder: Path, before: Mapping[s
 
 def _differs(treefile: Flattened, key: str, wrong: Sequence[str]) -> DefinitionError:
     name, _, ignored = CHECKS[key]
-    place = treefile.places.get(key)
     asks, hint = f"{key} asks for", f"change the list, or name who may go in {ignored}"
     if _kind(treefile, key) == PREVIOUS:
         asks = "it was in the last build"
@@ -60,13 +60,12 @@ def _differs(treefile: Flattened, key: str, wrong: Sequence[str]) -> DefinitionE
         )
         hint += "{ type: none }"
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    return DefinitionError(
-        f"{f'{place}: ' if place else ''}/etc/{name} is not what {asks}: "
-        + "; ".join(wrong[:5])
-        + more,
-        hint=hint,
-        context={"key": key, "output": "\n".join(wrong)},
+    found = "; ".join(wrong[:5]) + more
+    error = definition_error(
+        treefile.places.get(key), f"/etc/{name} is not what {asks}: {found}", hint, key=key
     )
+    error.context["output"] = "\n".join(wrong)
+    return error
 
 
 def _kind(treefile: Flattened, key: str) -> object:

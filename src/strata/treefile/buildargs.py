@@ -14,6 +14,7 @@ from pathlib import Path
 
 from strata.core.errors import DefinitionError
 from strata.treefile.conditions import Variable
+from strata.treefile.yaml import Place, definition_error
 
 NEEDED = (
     "ID",
@@ -79,9 +80,9 @@ def parse_lines(text: str, file: str) -> dict[str, tuple[str, int]]:
             continue
         match = _LINE.fullmatch(stripped)
         if not match:
-            raise _error(file, number, f"{stripped!r} is not KEY=VALUE")
+            raise definition_error(Place(file, number, 1), f"{stripped!r} is not KEY=VALUE")
         if match[1] in values:
-            raise _error(file, number, f"{match[1]} stands twice")
+            raise definition_error(Place(file, number, 1), f"{match[1]} stands twice")
         values[match[1]] = (match[2], number)
     return values
 
@@ -123,7 +124,3 @@ def parse_build_args(text: str, file: str) -> BuildArgs:
             context={"file": file, "key": "BUILDER_IMG"},
         )
     return BuildArgs(values, lines={key: line for key, (_, line) in lines.items()})
-
-
-def _error(file: str, line: int, problem: str) -> DefinitionError:
-    return DefinitionError(f"{file}:{line}: {problem}", context={"file": file, "line": line})

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Union
 
-from strata.core.errors import DefinitionError, UsageError
-from strata.treefile.yaml import Place
+from strata.core.errors import UsageError
+from strata.treefile.yaml import Place, definition_error
 
 Variable = Union[str, int, bool]
 _CONDITION = re.compile(
@@ -43,7 +43,7 @@ class Condition:
         """Read one. Raises DefinitionError."""
         match = _CONDITION.fullmatch(text)
         if not match or match[2] not in (*_EQUAL, *_ORDER):
-            raise _error(
+            raise definition_error(
                 place,
                 f'{text!r} is not a condition like osversion == "rhel-9.8"',
                 "operators: ==, != and, of numbers, <, <=, >, >=; text stands in quotes",
@@ -62,14 +62,14 @@ class Condition:
         """Whether it holds. Raises DefinitionError for a variable that is not set, or another kind
         of value."""
         if self.variable not in variables:
-            raise _error(
+            raise definition_error(
                 self.place,
                 f"the variable {self.variable} is not set",
                 f"known: {', '.join(sorted(variables))}",
             )
         found, wanted = variables[self.variable], self.value
         if type(found) is not type(wanted):
-            raise _error(
+            raise definition_error(
                 self.place,
                 f"{self.variable} is {show(found)}, which cannot be compared to {show(wanted)}",
                 "both have to be text, numbers or true/false",
@@ -77,7 +77,7 @@ class Condition:
         if self.operator in _EQUAL:
             return _EQUAL[self.operator](found, wanted)
         if type(found) is not int or type(wanted) is not int:
-            raise _error(
+            raise definition_error(
                 self.place, f"{self.operator} compares numbers, and {self.variable} is none", ""
             )
         return _ORDER[self.operator](found, wanted)
@@ -105,9 +105,3 @@ def parse_variable(text: str) -> tuple[str, Variable]:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return name, value
-
-
-def _error(place: Place, problem: str, hint: str) -> DefinitionError:
-    return DefinitionError(
-        f"{place}: {problem}", hint=hint, context={"file": place.file, "line": place.line}
-    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from strata.core.errors import DefinitionError
-from strata.treefile.yaml import Place
+from strata.treefile.yaml import Place, definition_error
 
 MAX_BYTES = 1 << 20
 MAX_VALUE = 4096  # of a variable, after replacing
@@ -167,7 +167,9 @@ class _Reader:
         elif instruction.name == "ARG":
             self._declare(instruction)
         elif not self.stages:
-            raise _error(instruction.place, f"{instruction.name} stands before the first FROM")
+            raise definition_error(
+                instruction.place, f"{instruction.name} stands before the first FROM"
+            )
         if self.stages and instruction.name != "FROM":
             self.stages[-1].instructions.append(instruction)
 
@@ -184,17 +186,19 @@ class _Reader:
     def _stage(self, instruction: Instruction) -> _Open:
         match = _FROM.fullmatch(instruction.text.strip())
         if not match:
-            raise _error(instruction.place, "FROM takes an image, and may give it a name with AS")
+            raise definition_error(
+                instruction.place, "FROM takes an image, and may give it a name with AS"
+            )
         image = _named(match[1], instruction.place, self.arguments)
         if not image.text:
-            raise _error(
+            raise definition_error(
                 instruction.place,
                 f"{match[1]} has no value",
                 "say it in the build-args file, or give its ARG a default",
             )
         name = match[2] or ""
         if name.lower() in self.names:
-            raise _error(instruction.place, f"two stages are called {name}")
+            raise definition_error(instruction.place, f"two stages are called {name}")
         self.names |= {name.lower()} - {""}
         platform = replaced(instruction.flag("platform"), self.arguments, instruction.place)
         return _Open(name, image, platform)
@@ -206,7 +210,9 @@ class _Reader:
         while position < len(instruction.text):
             match = _ARGUMENT.match(instruction.text, position)
             if not match:
-                raise _error(instruction.place, f"ARG {instruction.text} is not NAME or NAME=VALUE")
+                raise definition_error(
+                    instruction.place, f"ARG {instruction.text} is not NAME or NAME=VALUE"
+                )
             position = match.end()
             name, default = match[1], match[3]
             if name in self.given:
@@ -230,7 +236,7 @@ def replaced(text: str, variables: Mapping[str, str], place: Place) -> str:
         if match[1]:
             return match[1]
         if match[6]:
-            raise _error(place, f"{text} has a ${{…}} of an unknown form")
+            raise definition_error(place, f"{text} has a ${{…}} of an unknown form")
         found = variables.get(match[2] or match[3], "")
         if match[4] == "-":
             return found or replaced(match[5], variables, place)
@@ -240,7 +246,7 @@ def replaced(text: str, variables: Mapping[str, str], place: Place) -> str:
 
     result = _VARIABLE.sub(value, text) if len(text) <= MAX_VALUE else text
     if len(result) > MAX_VALUE:
-        raise _error(place, f"a value is longer than {MAX_VALUE} characters")
+        raise definition_error(place, f"a value is longer than {MAX_VALUE} characters")
     return result
 
 
@@ -284,13 +290,13 @@ def _instructions(text: str, file: str) -> Iterator[Instruction]:
         name = match[1].upper() if match else ""
         if not match or name not in _KNOWN:
             word = (joined.split() or [""])[0][:40]
-            raise _error(place, f"{word!r} is no instruction of a Containerfile")
+            raise definition_error(place, f"{word!r} is no instruction of a Containerfile")
         rest = (match[2] or "").strip()
         if name in _WITH_HEREDOCS:
             number = _after_heredocs(lines, number, rest, place)
         flags, rest = _flags(rest)
         if not rest and not flags:
-            raise _error(place, f"{name} says nothing")
+            raise definition_error(place, f"{name} says nothing")
         yield Instruction(name, flags, rest, place)
 
 
@@ -304,7 +310,9 @@ def _directives(lines: Sequence[str], file: str) -> tuple[str, int]:
         seen = number + 1
         if match[1].lower() == "escape":
             if match[2] not in ("\\", "`"):
-                raise _error(Place(file, seen, 1), f"escape is {match[2]}, and not \\ or `")
+                raise definition_error(
+                    Place(file, seen, 1), f"escape is {match[2]}, and not \\ or `"
+                )
             escape = match[2]
     return escape, seen
 
@@ -337,7 +345,7 @@ def _after_heredocs(lines: Sequence[str], number: int, text: str, place: Place) 
             if line == end:
                 break
         else:
-            raise _error(place, f"the heredoc {end} is not ended")
+            raise definition_error(place, f"the heredoc {end} is not ended")
     return number
 
 
@@ -349,9 +357,3 @@ def _flags(text: str) -> tuple[tuple[tuple[str, str], ...], str]:
         found.append((match[1], match[2] or ""))
         position = match.end()
     return tuple(found), text[position:]
-
-
-def _error(place: Place, problem: str, hint: str = "") -> DefinitionError:
-    return DefinitionError(
-        f"{place}: {problem}", hint=hint, context={"file": place.file, "line": place.line}
-    )

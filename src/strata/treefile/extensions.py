@@ -19,7 +19,7 @@ from strata.treefile.fields import ARCHES
 from strata.treefile.shapes import TEXT, TEXTS, Choice, ListOf, MapOf, Record, Shape, require
 from strata.treefile.sources import Sources
 from strata.treefile.treefile import Sourced, without_doubles
-from strata.treefile.yaml import Place, Value, parse_yaml, unknown_key
+from strata.treefile.yaml import Place, Value, definition_error, parse_yaml, unknown_key
 
 OS_EXTENSION, DEVELOPMENT = "os-extension", "development"
 
@@ -98,10 +98,7 @@ def parse_extensions(text: str, file: str, sha256: str = "") -> Extensions:
     for name, value in _members(top["extensions"]).items():
         members = _checked(value, _EXTENSION, "an extension")
         if "packages" not in members:
-            raise DefinitionError(
-                f"{value.place}: extension {name} has no packages",
-                context={"file": file, "line": value.place.line, "key": name},
-            )
+            raise definition_error(value.place, f"extension {name} has no packages", key=name)
         modules += [members["modules"].place] if "modules" in members else []
         extensions.append(_extension(name, value.place, members))
     return Extensions(
@@ -136,10 +133,7 @@ def _checked(value: Value, known: Mapping[str, Shape], document: str) -> dict[st
 
 def _members(value: Value) -> dict[str, Value]:
     if not isinstance(value.data, dict):
-        raise DefinitionError(
-            f"{value.place}: this must be a mapping",
-            context={"file": value.place.file, "line": value.place.line},
-        )
+        raise definition_error(value.place, "this must be a mapping")
     return value.data
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from strata.core.errors import DefinitionError
 from strata.treefile.sources import Sources
 from strata.treefile.treefile import plain
-from strata.treefile.yaml import Place, parse_yaml
+from strata.treefile.yaml import Place, definition_error, parse_yaml
 
 MAX_INCLUDES = 16
 WHERE = "usr/share/coreos-assembler/image.json"
@@ -60,21 +60,21 @@ def _merge(values: dict[str, object], text: str, name: str) -> tuple[str, Place]
     if document.data is None:
         return None
     if not isinstance(document.data, dict):
-        raise DefinitionError(f"{document.place}: this must be a mapping", context={"file": name})
+        raise definition_error(document.place, "this must be a mapping")
     include = None
     for key, value in document.data.items():
         found = plain(value)
         if key == "include":
             if not isinstance(found, str):
-                raise DefinitionError(f"{value.place}: include must be text")
+                raise definition_error(value.place, "include must be text")
             include = found, value.place
         elif key not in values:
             values[key] = found
         elif isinstance(values[key], list) or isinstance(found, list):
             mine = values[key]
             if not isinstance(mine, list) or not isinstance(found, list):
-                raise DefinitionError(
-                    f"{value.place}: {key} is a list in one file and none in the other"
+                raise definition_error(
+                    value.place, f"{key} is a list in one file and none in the other"
                 )
             values[key] = [*mine, *(item for item in found if item not in mine)]
     return include

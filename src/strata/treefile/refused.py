@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from strata.core.errors import DefinitionError
 from strata.treefile.autoversion import next_automatic
 from strata.treefile.fields import FIELDS
 from strata.treefile.layout import EDITIONS
 from strata.treefile.treefile import Flattened
-from strata.treefile.yaml import Place
+from strata.treefile.yaml import Place, definition_error
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,7 @@ def refused(flat: Flattened) -> tuple[Refused, ...]:
 def refuse(flat: Flattened) -> None:
     """Raise DefinitionError at the first of them."""
     for item in refused(flat):
-        raise DefinitionError(
-            f"{item.place}: {item.message}",
-            hint=item.hint,
-            context={"file": item.place.file, "line": item.place.line, "key": item.key},
-        )
+        raise definition_error(item.place, item.message, item.hint, key=item.key)
 
 
 # --- fields whose value decides ------------------------------------------------------------------

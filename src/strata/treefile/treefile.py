@@ -25,7 +25,7 @@ from strata.treefile.conditions import Condition, Variable
 from strata.treefile.fields import APPEND, FIELDS, KNOWN, LEGACY, UNION
 from strata.treefile.shapes import require
 from strata.treefile.sources import Sources
-from strata.treefile.yaml import Place, Value, parse_yaml, unknown_key
+from strata.treefile.yaml import Place, Value, definition_error, parse_yaml, unknown_key
 
 MAX_INCLUDES = 256
 _ARCH_PACKAGES = re.compile(r"packages-([a-z0-9_]+)")
@@ -245,7 +245,7 @@ class _Loader:
         try:
             self.sources.read(where)
         except OSError as error:
-            raise _error(place, f"{where} cannot be read: {error.strerror}") from error
+            raise definition_error(place, f"{where} cannot be read: {error.strerror}") from error
         return where
 
     def _config(
@@ -301,7 +301,9 @@ class _Loader:
         """The files a condition adds; an inline treefile is merged at once."""
         members = _mapping(item)
         if set(members) != {"if", "include"}:
-            raise _error(item.place, "a conditional-include has exactly `if` and `include`")
+            raise definition_error(
+                item.place, "a conditional-include has exactly `if` and `include`"
+            )
         conditions = [Condition.parse(text, place) for text, place in _names(members["if"])]
         # All are asked, so that a mistake shows whatever the others say.
         held = [condition.holds(self.variables) for condition in conditions]
@@ -328,7 +330,7 @@ class _Loader:
             items = [_Item(item, chain) for item in _list(value)]
             config.lists.setdefault(name, []).extend(items)
         elif name in config.single:
-            raise _error(value.place, f"{key} stands beside {name}; write one of them")
+            raise definition_error(value.place, f"{key} stands beside {name}; write one of them")
         else:
             config.single[name] = _Item(value, chain)
 
@@ -427,7 +429,7 @@ def _substitute(value: object, variables: Mapping[str, Variable], place: Place) 
 
     def replaced(match: re.Match[str]) -> str:
         if match[1] not in variables:
-            raise _error(
+            raise definition_error(
                 place,
                 f"the variable {match[1]} is not set",
                 f"known: {', '.join(sorted(variables))}",
@@ -442,7 +444,7 @@ def _split(item: Sourced) -> tuple[str, ...]:
     try:
         return split_packages(item.text)
     except ValueError as error:
-        raise _error(item.source, str(error)) from None
+        raise definition_error(item.source, str(error)) from None
 
 
 def without_doubles(items: Iterable[Sourced]) -> tuple[Sourced, ...]:
@@ -472,7 +474,7 @@ def _variable(value: Value) -> Variable:
 
 def _mapping(value: Value) -> dict[str, Value]:
     if not isinstance(value.data, dict):
-        raise _error(value.place, "this must be a mapping")
+        raise definition_error(value.place, "this must be a mapping")
     return value.data
 
 
@@ -480,7 +482,7 @@ def _list(value: Value | None) -> list[Value]:
     if value is None or value.data is None:
         return []
     if not isinstance(value.data, list):
-        raise _error(value.place, "this must be a list")
+        raise definition_error(value.place, "this must be a list")
     return value.data
 
 
@@ -492,12 +494,6 @@ def _names(value: Value | None) -> list[tuple[str, Place]]:
     names = []
     for item in items:
         if not isinstance(item.data, str):
-            raise _error(item.place, "this must be text")
+            raise definition_error(item.place, "this must be text")
         names.append((item.data, item.place))
     return names
-
-
-def _error(place: Place, problem: str, hint: str = "") -> DefinitionError:
-    return DefinitionError(
-        f"{place}: {problem}", hint=hint, context={"file": place.file, "line": place.line}
-    )

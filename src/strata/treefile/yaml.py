@@ -72,6 +72,16 @@ def parse_yaml(text: str, file: str) -> Value:
     return _Builder(file).value(node, 0)
 
 
+def definition_error(
+    place: Place | None, problem: str, hint: str | None = None, *, key: str = ""
+) -> DefinitionError:
+    """The error for what stands at a place, or nowhere. key: the field that it is about."""
+    context: dict[str, object] = {"file": place.file, "line": place.line} if place else {}
+    if key:
+        context["key"] = key
+    return DefinitionError(f"{place}: {problem}" if place else problem, hint=hint, context=context)
+
+
 def unknown_key(
     key: str, place: Place, known: Iterable[str], *, document: str, hint: str
 ) -> DefinitionError:
