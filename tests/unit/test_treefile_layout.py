@@ -84,6 +84,7 @@ def read(folder: Path, text: str, *, deriving: bool = False) -> Flattened:
         ("basearch: s390x\n", "basearch"),
         ("units: [a.service]\nmachineid-compat: false\n", "units"),
         ("repovars: {releasever: '9'}\n", "repovars"),
+        ("repovars: {basearch: s390x}\n", "repovars"),
     ],
 )
 def test_r1_22_what_no_build_does_is_an_error_at_its_line(
@@ -93,6 +94,16 @@ def test_r1_22_what_no_build_does_is_an_error_at_its_line(
         refuse(read(tmp_path, "packages: [a]\n" + text))
     assert caught.value.message.startswith("m.yaml:2: ")
     assert caught.value.context["key"] == key
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"), [("releasever", "the field releasever"), ("basearch", "--arch")]
+)
+def test_r1_22_what_to_write_in_place_of_a_repository_variable(
+    tmp_path: Path, name: str, instead: str
+) -> None:
+    (found,) = refused(read(tmp_path, f"packages: [a]\nrepovars: {{{name}: x}}\n"))
+    assert instead in found.hint
 
 
 def test_r1_22_what_is_off_or_does_not_apply_is_no_error(tmp_path: Path) -> None:

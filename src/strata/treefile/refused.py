@@ -44,6 +44,9 @@ def refuse(flat: Flattened) -> None:
         raise definition_error(item.place, item.message, item.hint, key=item.key)
 
 
+_NO_BASEARCH = "leave it out: the architecture is that of the build (--arch)"
+
+
 # --- fields whose value decides ------------------------------------------------------------------
 
 
@@ -118,8 +121,11 @@ def _basearch(flat: Flattened) -> Iterator[Refused]:
             "basearch",
             flat.places["basearch"],
             f"basearch is {asked}, and this is read for {built}",
-            "leave it out: the architecture is that of the build (--arch)",
+            _NO_BASEARCH,
         )
+
+
+_NO_REPOVARS = {"releasever": "write the field releasever instead", "basearch": _NO_BASEARCH}
 
 
 def _units(flat: Flattened) -> Iterator[Refused]:
@@ -135,11 +141,10 @@ def _units(flat: Flattened) -> Iterator[Refused]:
 
 def _repovars(flat: Flattened) -> Iterator[Refused]:
     repovars = flat.fields.get("repovars", {})
-    for name in ("releasever", "basearch"):
+    for name, hint in _NO_REPOVARS.items():
         if isinstance(repovars, dict) and name in repovars:
-            instead = "the field releasever" if name == "releasever" else "nothing"
             message = f"{name} may not be in repovars"
-            yield Refused("repovars", flat.places["repovars"], message, f"write {instead} instead")
+            yield Refused("repovars", flat.places["repovars"], message, hint)
 
 
 def _version_prefix(flat: Flattened) -> Iterator[Refused]:
