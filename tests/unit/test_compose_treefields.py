@@ -75,11 +75,41 @@ def test_r1_17_one_list_of_a_file_and_one_of_the_last_build_do_not_go_together(
     put(tmp_path, "p", "root:x:0:0:::\n")
     flat = read(tmp_path, "check-passwd: {type: file, filename: p}\n")
     with pytest.raises(
-        DefinitionError, match=r"^m\.yaml:1: check-passwd is of type file, and check"
+        DefinitionError, match=r"^m\.yaml:1: check-passwd is of type file, and check-groups is not"
     ):
         accounts_before(flat, tmp_path, None, [])
     flat = read(tmp_path, "check-passwd: {type: file, filename: p}\npreserve-passwd: false\n")
     assert accounts_before(flat, tmp_path, None, []) == Accounts()
+
+
+def test_r1_17_both_lists_of_files_are_who_is_there_first_and_locked(tmp_path: Path) -> None:
+    put(tmp_path, "p", "root:x:0:0:::\nchrony:x:990:990:::\n")
+    put(tmp_path, "g", "root:x:0:\nchrony:x:990:\n")
+    put(tmp_path, "added")
+    text = "check-passwd: {type: file, filename: p}\ncheck-groups: {type: file, filename: g}\n"
+    flat = read(tmp_path, text + "add-files: [[added, /etc/added]]\n")
+    lists = accounts_before(flat, tmp_path, None, [])
+    texts = ((tmp_path / "p").read_text(), (tmp_path / "g").read_text())
+    assert lists == Accounts(*texts, locked=True)
+    assert lists.inputs() == ()  # the files are inputs themselves
+    assert Accounts(*texts).inputs()[0].digest == lists.digest()
+    assert Accounts(group="a:x:1:\n").digest() != Accounts().digest() == ""
+    root = tmp_path / "root"
+    put(root, "etc/passwd", "root:x:0:0:::\n")
+    put(root, "etc/shadow", "root:*::0:99999:7:::\n")
+    seed_accounts(root, lists)
+    assert (root / "etc/passwd").read_text() == texts[0]
+    assert (root / "etc/group").read_text() == texts[1]
+    shadow = "root:*::0:99999:7:::\nchrony:*::0:99999:7:::\n"
+    assert (root / "etc/shadow").read_text() == shadow
+    assert (root / "etc/gshadow").read_text() == "root:::\nchrony:::\n"
+    assert (root / "etc/gshadow").stat().st_mode & 0o777 == 0
+    # The ones of the last build come with packages' own lines in shadow(5): none are made for them.
+    other = tmp_path / "other"
+    put(other, "etc/passwd", texts[0])
+    seed_accounts(other, Accounts(*texts))
+    assert (other / "etc/group").read_text() == texts[1]
+    assert sorted(os.listdir(other / "etc")) == ["group", "passwd"]
 
 
 def test_r1_17_an_id_that_the_layer_below_gave_away_is_an_error(tmp_path: Path) -> None:
@@ -113,6 +143,21 @@ def test_splitting_and_joining_users_are_each_others_reverse(tmp_path: Path) -> 
     join_accounts(tmp_path)
     assert (tmp_path / "etc/passwd").read_text() == passwd
     assert not (tmp_path / "usr/lib/passwd").exists()
+
+
+def test_only_a_file_nsswitch_is_told_of_altfiles(tmp_path: Path) -> None:
+    put(tmp_path, "etc/passwd", "root:x:0:0:::\n")
+    put(tmp_path, "usr/lib/libnss_altfiles.so.2")
+    split_accounts(tmp_path, [])
+    assert not (tmp_path / "etc/nsswitch.conf").exists()
+    file = put(tmp_path, "etc/nsswitch.conf", "passwd: files\n")
+    split_accounts(tmp_path, [])
+    assert file.read_text() == "passwd: files altfiles\n"
+    file.unlink()
+    generated = put(tmp_path, "etc/authselect/nsswitch.conf", "passwd: files\n")
+    file.symlink_to("authselect/nsswitch.conf")
+    split_accounts(tmp_path, [])
+    assert generated.read_text() == "passwd: files\n"
 
 
 def test_nsswitch_looks_into_altfiles_once() -> None:
