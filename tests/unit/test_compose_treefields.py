@@ -18,7 +18,7 @@ from strata.compose.accounts import (
     split_accounts,
     with_altfiles,
 )
-from strata.compose.commitmeta import to_variant
+from strata.compose.commitmeta import ref_of, to_variant
 from strata.compose.policy import with_aliases
 from strata.compose.revision import without_password
 from strata.compose.rpmformat import check_database
@@ -241,6 +241,14 @@ def test_values_of_a_commit_that_gvariant_does_not_have(tmp_path: Path) -> None:
     for value, why in ((1 << 70, "does not fit into 64 bits"), (None, "keeps no null")):
         with pytest.raises(DefinitionError, match=why):
             to_variant(value, key="k")
+
+
+def test_a_ref_is_one_that_is_not_the_stores_own(tmp_path: Path) -> None:
+    assert ref_of(read(tmp_path, "packages: [a]\n")) == ""
+    assert ref_of(read(tmp_path, "ref: fedora/x86_64/coreos\n")) == "fedora/x86_64/coreos"
+    for ref, why in (("a..//b", "is wrong: "), ("ostree/container/blob/x", "the store keeps")):
+        with pytest.raises(DefinitionError, match=rf"^m\.yaml:1: ref .*{why}"):
+            ref_of(read(tmp_path, f"ref: {ref}\n"))
 
 
 def test_an_address_is_given_without_its_password() -> None:
