@@ -18,7 +18,8 @@ import pytest
 from strata.compose.workspace import Workspace
 from strata.core.events import silent
 from strata.machine.nspawn import NspawnMachine
-from strata.machine.session import AGENT_COMMAND, GO, agent_status, booted, stored_images
+from strata.machine.session import GO, agent_status, booted, stored_images
+from strata.node.units import AGENT
 from strata.oci.reference import ImageReference
 
 pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
@@ -60,7 +61,7 @@ class Pulled:
 
     def agent(self, command: str) -> str:
         """Run the agent; returns what it says."""
-        return self.machine.run(*AGENT_COMMAND.split(), command).stderr
+        return self.machine.run(AGENT, command).stderr
 
     def look(self) -> dict[str, Any]:
         """How the machine looks now."""
@@ -170,7 +171,7 @@ def test_an_overlay_takes_back_one_that_was_killed_and_goes_through(pulled: Pull
         *("/etc/systemd/system", "/etc/systemd/system-preset"),
         *(f"/etc/{name}" for name in accounts),
     }
-    verified = json.loads(read(*AGENT_COMMAND.split(), "verify", "--json").stdout)
+    verified = json.loads(read(AGENT, "verify", "--json").stdout)
     assert verified["differences"] == []
     assert verified["files"] > 3000
     pulled.agent("finish")

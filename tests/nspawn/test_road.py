@@ -17,7 +17,8 @@ from strata.container.importer import import_image
 from strata.core.events import silent
 from strata.machine.facts import Facts, gather
 from strata.machine.nspawn import NspawnMachine
-from strata.machine.session import AGENT_COMMAND, Overlaid, booted, overlay, stored_images
+from strata.machine.session import Overlaid, booted, overlay, stored_images
+from strata.node.units import AGENT
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 from strata.ostree.repo import Repo
@@ -217,7 +218,7 @@ def test_the_agent_needs_little_memory(road: Road) -> None:
 
 def test_the_agents_phases_may_be_run_again(road: Road) -> None:
     for command in ("pull", "overlay"):
-        done = road.machine.run(*AGENT_COMMAND.split(), command)
+        done = road.machine.run(AGENT, command)
         assert "already" in done.stderr
     assert gather(road.machine).boot_id == road.done.after.boot_id
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from strata.node.units import GENERATOR, GENERATOR_FOLDER, write_units
+from strata.node.units import GENERATOR, GENERATOR_FOLDER, Installation, write_units
 
 pytestmark = pytest.mark.tools
 
@@ -35,7 +35,7 @@ def record(folder: Path, *packages: Path) -> None:
 
 def generate(folder: Path, database: Path) -> Path | None:
     """Run the generator; what the machine will boot to, or None when that is left alone."""
-    write_units(folder, agent="x", marker=MARKER)
+    write_units(folder, Installation(marker=MARKER))
     generator = folder / GENERATOR_FOLDER / GENERATOR
     text = generator.read_text()
     assert DATABASE in text

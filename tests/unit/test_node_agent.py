@@ -15,12 +15,13 @@ from strata.node.cli import main
 from strata.node.config import NodeConfig
 from strata.node.etcmerge import FILE, FOLDER, SPECIAL, Entry, plan
 from strata.node.pack import agent_modules, build_zipapp
-from strata.node.units import write_units
+from strata.node.units import Installation, write_units
 
 pytestmark = pytest.mark.unit
 
 A, B, C = (Entry(FILE, 0o644, content=text) for text in "abc")
 DIR = Entry(FOLDER, 0o755)
+COMMANDS = ("pull", "overlay", "finish", "undo", "status", "verify", "units")
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,11 @@ def test_a_merge_that_fails_half_way_is_undone(tmp_path: Path) -> None:
 
 
 def test_units_have_upstreams_names_and_verify(tmp_path: Path) -> None:
-    written = write_units(tmp_path, agent="/usr/bin/true", marker="openshift-clients")
+    written = write_units(tmp_path, Installation())
     names = [path.name for path in written]
     assert names == [
+        "node-image-pull-pre.target",
+        "run-strata\\x2dnode-live.mount",
         "node-image-pull.service",
         "node-image-overlay.service",
         "node-image-finish.service",
@@ -145,14 +148,14 @@ def test_units_have_upstreams_names_and_verify(tmp_path: Path) -> None:
     assert generator.stat().st_mode & 0o777 == 0o755
     assert "--dbpath /usr/lib/sysimage/rpm" in generator.read_text()
     assert "\nopenshift-clients\n" in generator.read_text()
-    assert "MountFlags" not in (tmp_path / "etc/systemd/system" / names[1]).read_text().replace(
+    assert "MountFlags" not in (tmp_path / "etc/systemd/system" / names[3]).read_text().replace(
         "# No MountFlags", ""
     )
 
 
 def test_a_marker_that_is_no_package_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not the name of a package"):
-        write_units(tmp_path, agent="x", marker="a'; rm -rf /")
+        write_units(tmp_path, Installation(marker="a'; rm -rf /"))
 
 
 def test_the_state_survives_and_damage_is_named(
@@ -191,6 +194,15 @@ def test_without_an_image_the_configuration_is_named(
     monkeypatch.setattr("os.geteuid", lambda: 1)
     assert main(["pull"]) == 6
     assert "no effect yet: etc" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: strata-node {command}")
 
 
 def test_the_zipapp_is_reproducible_and_runs_isolated(tmp_path: Path) -> None:

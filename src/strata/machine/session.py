@@ -25,14 +25,13 @@ from strata.machine.deploy import Deployment, deploy, put_file, put_tree
 from strata.machine.facts import Facts, gather
 from strata.machine.nspawn import Bind, NspawnMachine, running
 from strata.node.pack import build_zipapp
-from strata.node.units import write_units
+from strata.node.units import AGENT, Installation, write_units
 from strata.oci.digest import Digest
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
 
 STORE_INSIDE = "/run/strata-store"
 GO = "/run/strata-go"
-AGENT_COMMAND = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
 _HOLD = f"""\
 [Service]
 ExecStartPre=/bin/sh -c 'until [ -e {GO} ]; do sleep 0.05; done'
@@ -101,7 +100,7 @@ def set_up(
     if images.node is None:
         return deployment
     with scratch_dir(folder, "installer") as installer:
-        write_units(installer, agent=AGENT_COMMAND, marker=marker)
+        write_units(installer, Installation(marker=marker))
         put_tree(deployment, installer)
         agent = build_zipapp(installer / "strata-node.pyz").read_bytes()
     put_file(deployment, "/var/usrlocal/bin/strata-node.pyz", agent, 0o755)
@@ -210,7 +209,7 @@ def overlay(machine: NspawnMachine, reporter: Reporter) -> Overlaid:
 
 def agent_status(machine: NspawnMachine) -> dict[str, object]:
     """`strata-node status --json` inside the machine."""
-    done = machine.run(*AGENT_COMMAND.split(), "status", "--json")
+    done = machine.run(AGENT, "status", "--json")
     status: dict[str, object] = json.loads(done.stdout)
     return status
 

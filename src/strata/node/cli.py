@@ -16,7 +16,7 @@ from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
-from strata.node import mounts
+from strata.node import host, mounts
 from strata.node.config import PATH, NodeConfig
 from strata.node.finish import finish
 from strata.node.overlay import overlay
@@ -25,12 +25,11 @@ from strata.node.pull import pull
 from strata.node.status import Status
 from strata.node.telling import Telling
 from strata.node.undo import undo
-from strata.node.units import MARKER, write_units
+from strata.node.units import AGENT, LIVE_SIZE, MARKER, Installation, unit_files, write_units
+from strata.node.units.order import read_units, require_order
 from strata.node.verify import verify
 from strata.node.wanted import Wanted
 from strata.oci.reference import SignedReference
-
-AGENT = "/usr/bin/python3 -I -S /usr/local/bin/strata-node.pyz"
 
 DESCRIPTION = """\
 Put the node image on a running machine without a reboot: pull it into the
@@ -102,6 +101,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--marker",
         default=MARKER,
         help=f"the package whose absence calls for the overlay (default: {MARKER})",
+    )
+    units.add_argument(
+        "--live-size",
+        default=LIVE_SIZE,
+        metavar="SIZE",
+        help="most memory a live system's copy may take, like 5G (default: half of it)",
+    )
+    units.add_argument(
+        "--arch", default=host.architecture(), help="the machine's (default: this one's)"
+    )
+    units.add_argument(
+        "--assisted",
+        action="store_true",
+        help="something else starts node-image-overlay.service, and nothing is isolated",
     )
     units.set_defaults(call=_units)
     return parser
@@ -204,6 +217,11 @@ def _status(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def _units(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    written = write_units(Path(arguments.dir), agent=arguments.agent, marker=arguments.marker)
+    root = Path(arguments.dir)
+    how = Installation(
+        arguments.agent, arguments.marker, arguments.live_size, arguments.arch, arguments.assisted
+    )
+    require_order(read_units(root, unit_files(how)))
+    written = write_units(root, how)
     for path in written:
         sys.stdout.write(f"{path}\n")

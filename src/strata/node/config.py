@@ -40,8 +40,6 @@ from strata.core.errors import DefinitionError, UsageError
 from strata.oci.reference import BY_POLICY, SignaturePolicy, SignedReference
 
 PATH = Path("/etc/strata/node.json")
-# Where a live system's copy of the node image is: a tmpfs of its own when the mount unit is there.
-LIVE = Path("/run/strata-node/live")
 VERSION = 1
 MAX_BYTES = 1 << 20
 RELEASE_TAG = "rhel-coreos"
