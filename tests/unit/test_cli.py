@@ -22,6 +22,8 @@ COMMANDS = (
     *(["image", "index", verb] for verb in ("create", "add", "replace", "show")),
     ["sample"],
     ["sample", "repos"],
+    ["ignition"],
+    ["ignition", "bootstrap"],
     ["doctor"],
     ["clean"],
 )

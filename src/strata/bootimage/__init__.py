@@ -1,0 +1,1 @@
+"""Boot images: disks and live systems made from a CoreOS base image, and their Ignition configs."""
