@@ -22,6 +22,8 @@ INSPECT = (
 PING = 'level=fatal msg="initializing source docker://'
 NO_IMAGE, REFUSED = "there is no such image", "the registry refuses access"
 UNREACHABLE, BROKE_OFF = "the registry cannot be reached", "the registry broke off"
+UNTRUSTED = "the registry's certificate is not trusted"
+NO_NAME, PLAIN = "the registry's name is not known here", "the registry speaks HTTP, not HTTPS"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ UNREACHABLE, BROKE_OFF = "the registry cannot be reached", "the registry broke o
             f"{PING}nohost.invalid:4040/a/b:404: pinging container registry nohost.invalid:4040: "
             'Get \\"http://nohost.invalid:4040/v2/\\": dial tcp: lookup nohost.invalid on '
             '192.0.2.53:53: no such host"',
-            UNREACHABLE,
+            NO_NAME,
         ),
         (
             f"{PING}registry.example:404/denied/401:403: pinging container registry "
@@ -66,12 +68,27 @@ UNREACHABLE, BROKE_OFF = "the registry cannot be reached", "the registry broke o
         (
             f"{PING}registry.example/a/b:401: pinging container registry registry.example: Get "
             '\\"https://registry.example/v2/\\": x509: certificate signed by unknown authority"',
-            UNREACHABLE,
+            UNTRUSTED,
         ),
         (
             f"{PING}127.0.0.1:5000/a/b:1: pinging container registry 127.0.0.1:5000: Get "
             '\\"https://127.0.0.1:5000/v2/\\": http: server gave HTTP response to HTTPS client"',
+            PLAIN,
+        ),
+        (
+            "x: (Mirrors also failed: [127.0.0.1:5000/a: dial tcp 127.0.0.1:5000: connect: "
+            "connection refused]): h/x: pinging container registry h: dial tcp: lookup h on "
+            '192.0.2.53:53: no such host"',
             UNREACHABLE,
+        ),
+        (
+            f"{PING}h/x: dial tcp 192.0.2.1:443: connect: network is unreachable",
+            UNREACHABLE,
+        ),
+        (
+            f"{PING}h/x: x509: certificate has expired or is not yet valid: current time "
+            "2036-01-01T00:00:00Z is after 2027-01-01T00:00:00Z",
+            UNTRUSTED,
         ),
         (f'level=fatal msg="reading blob {DIGEST}: unexpected EOF"', BROKE_OFF),
         (

@@ -328,6 +328,10 @@ _NAMES = re.compile(
     re.VERBOSE,
 )
 _NO_IMAGE = "there is no such image"
+_UNREACHABLE = (
+    "the registry cannot be reached",
+    "check that it runs, the network, and registries.conf",
+)
 _FAILURES = (
     (
         r"manifest unknown|name unknown|\bnot found\b|\b404\b",
@@ -345,11 +349,22 @@ _FAILURES = (
         "look at it with skopeo inspect --raw",
     ),
     (
-        r"connection refused|no such host|no route|i/o timeout|network is unreachable"
-        r"|\bTLS\b|x509|gave HTTP response to HTTPS client",
-        "the registry cannot be reached",
-        "check that it runs, the network, and registries.conf",
+        r"x509",
+        "the registry's certificate is not trusted",
+        "name its CA in /etc/containers/certs.d or with the system's; see the clock too",
     ),
+    (
+        r"gave HTTP response to HTTPS client",
+        "the registry speaks HTTP, not HTTPS",
+        "if it may, say insecure = true in registries.conf",
+    ),
+    (r"connection refused|no route|i/o timeout|\bTLS\b", *_UNREACHABLE),
+    (
+        r"\blookup\b",
+        "the registry's name is not known here",
+        "check DNS, the proxy, and the mirrors in registries.conf",
+    ),
+    (r"network is unreachable", *_UNREACHABLE),
     (
         r"unexpected EOF|connection reset|broken pipe|EOF",
         "the registry broke off",
