@@ -12,8 +12,8 @@ _CONFIG = """\
 version: 0.1
 log: {{ level: error }}
 storage: {{ filesystem: {{ rootdirectory: {root} }} }}
-http: {{ addr: {address} }}
-"""
+http: {{ addr: {address}{tls} }}
+{auth}"""
 
 
 class Registry:
@@ -29,13 +29,25 @@ class Registry:
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = _CONFIG.format(root=self.folder / "data", address=ADDRESS)
-        (self.folder / "config.yml").write_text(config)
+        self.guard()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()
         subprocess.run(["ip", "netns", "delete", self.namespace], check=True)
+
+    def guard(self, *, certificate: Path | None = None, passwords: Path | None = None) -> None:
+        """Have TLS (a certificate with its key beside it, `.key`) and a log-in from the next start.
+
+        passwords: lines of `user:bcrypt`.
+        """
+        tls = auth = ""
+        if certificate:
+            tls = f", tls: {{ certificate: {certificate}, key: {certificate.with_suffix('.key')} }}"
+        if passwords:
+            auth = f"auth: {{ htpasswd: {{ realm: lab, path: {passwords} }} }}\n"
+        config = _CONFIG.format(root=self.folder / "data", address=ADDRESS, tls=tls, auth=auth)
+        (self.folder / "config.yml").write_text(config)
 
     def start(self) -> None:
         """Start serving; returns when it answers."""
