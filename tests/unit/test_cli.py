@@ -23,7 +23,7 @@ COMMANDS = (
     ["sample"],
     ["sample", "repos"],
     ["ignition"],
-    ["ignition", "bootstrap"],
+    *(["ignition", verb] for verb in ("bootstrap", "check")),
     ["doctor"],
     ["clean"],
 )

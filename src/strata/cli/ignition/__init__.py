@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import add_group
-from strata.cli.ignition import bootstrap
+from strata.cli.ignition import bootstrap, check
 
-VERBS = (bootstrap,)
+VERBS = (bootstrap, check)
 
 DESCRIPTION = """\
 Ignition configs: one that puts the node agent on a machine that boots the
-CoreOS image.
+CoreOS image, and a look at what a config needs too early.
 """
 
 
