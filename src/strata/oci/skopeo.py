@@ -27,10 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from strata.core.errors import (
-    DigestError,
     ImageError,
-    NoSuchImageError,
-    SignatureError,
     StrataError,
     TransportError,
 )
@@ -38,6 +35,7 @@ from strata.core.network import require_network
 from strata.core.process import Completed, end_group, environment, run
 from strata.core.tools import find_tool
 from strata.oci.digest import Digest
+from strata.oci.failures import transport_error
 from strata.oci.model import MAX_LAYERS, MAX_SIZE_BYTES, Descriptor
 
 MAX_MESSAGE_BYTES = 32 << 10
@@ -313,87 +311,6 @@ def _drain(fd: int, chunks: list[bytes]) -> None:
             total += len(chunk)
     finally:
         os.close(fd)
-
-
-# What is no word of skopeo's own: addresses, digests and references, host:port. Names may hold
-# anything, "404" and "denied" included.
-_NAMES = re.compile(
-    r"""
-    (?:https?|docker)://[^\s"\\]+
-    | \bsha256:[0-9a-f]+ | \b[0-9a-f]{12,}\b
-    | (?:reading\ manifest|inspecting\ image|name=)\s*\S+
-    | (?<!\S)"?(?!i/o\b|username/password)[^\s"]+/[^\s"]+
-    | \S+:[0-9]+(?=[\s:;,"]|$)
-    """,
-    re.VERBOSE,
-)
-_NO_IMAGE = "there is no such image"
-_UNREACHABLE = (
-    "the registry cannot be reached",
-    "check that it runs, the network, and registries.conf",
-)
-_FAILURES = (
-    (
-        r"manifest unknown|name unknown|\bnot found\b|\b404\b",
-        _NO_IMAGE,
-        "check its name",
-    ),
-    (
-        r"unauthorized|authentication required|\bdenied\b|\b40[13]\b",
-        "the registry refuses access",
-        "log in with skopeo login, or give an auth file",
-    ),
-    (
-        r"no image found in (manifest list|image index)|no matching manifest",
-        "the image is not there for this machine's architecture",
-        "look at it with skopeo inspect --raw",
-    ),
-    (
-        r"x509",
-        "the registry's certificate is not trusted",
-        "name its CA in /etc/containers/certs.d or with the system's; see the clock too",
-    ),
-    (
-        r"gave HTTP response to HTTPS client",
-        "the registry speaks HTTP, not HTTPS",
-        "if it may, say insecure = true in registries.conf",
-    ),
-    (r"connection refused|no route|i/o timeout|\bTLS\b", *_UNREACHABLE),
-    (
-        r"\blookup\b",
-        "the registry's name is not known here",
-        "check DNS, the proxy, and the mirrors in registries.conf",
-    ),
-    (r"network is unreachable", *_UNREACHABLE),
-    (
-        r"unexpected EOF|connection reset|broken pipe|EOF",
-        "the registry broke off",
-        "run it again; whole layers are kept",
-    ),
-)
-
-
-def transport_error(reference: str, output: str) -> StrataError:
-    """skopeo's words as one sentence, with the words kept in the context."""
-    text = " ".join(output.split())
-    if re.search(r"[Dd]igest (did not match|mismatch)|does not match.*digest|digest.*verif", text):
-        return DigestError(
-            f"{reference}: what the registry sent does not have its digest",
-            hint="the registry's storage is damaged, or something in between changes data",
-            context={"output": text},
-        )
-    if re.search(r"rejected by policy|signature was required|signature verif", text):
-        return SignatureError(
-            f"{reference}: the signature policy of this machine refuses it",
-            hint="see policy.json, and who has signed the image",
-            context={"output": text},
-        )
-    words = _NAMES.sub(" ", text)
-    for pattern, what, hint in _FAILURES:
-        if re.search(pattern, words, re.IGNORECASE):
-            kind = NoSuchImageError if what == _NO_IMAGE else TransportError
-            return kind(f"{reference}: {what}", hint=hint, context={"output": text})
-    return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
 
 
 def _require(reference: str) -> None:

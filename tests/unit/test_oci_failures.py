@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from strata.core.errors import DigestError, StrataError, TransportError
-from strata.oci.skopeo import transport_error
+from strata.oci.failures import transport_error
 
 pytestmark = pytest.mark.unit
 
