@@ -233,5 +233,5 @@ def test_a_digest_that_names_nothing_is_no_other_image(site: Site) -> None:
     site.registry.start()
     image = f"{UNREACHABLE}/lab/node@sha256:{'0' * 64}"
     said = site.refusal(REGISTRY, "--image", image, *MIRROR)
-    assert f"{image}: there is no such image" in said
+    assert f"{image}: there is no such image (its mirror)" in said
     assert not (site.machine.root / "ostree/repo/tmp/node-image").exists()

@@ -20,6 +20,10 @@ INSPECT = (
     f"reading manifest {DIGEST} in 127.0.0.1:38557/app/x: "
 )
 PING = 'level=fatal msg="initializing source docker://'
+MIRROR = (
+    "x: (Mirrors also failed: [127.0.0.1:5000/a: {}]): h/x: pinging container registry h: dial "
+    'tcp: lookup h on 192.0.2.53:53: no such host"'
+)
 NO_IMAGE, REFUSED = "there is no such image", "the registry refuses access"
 UNREACHABLE, BROKE_OFF = "the registry cannot be reached", "the registry broke off"
 UNTRUSTED = "the registry's certificate is not trusted"
@@ -76,10 +80,15 @@ NO_NAME, PLAIN = "the registry's name is not known here", "the registry speaks H
             PLAIN,
         ),
         (
-            "x: (Mirrors also failed: [127.0.0.1:5000/a: dial tcp 127.0.0.1:5000: connect: "
-            "connection refused]): h/x: pinging container registry h: dial tcp: lookup h on "
-            '192.0.2.53:53: no such host"',
-            UNREACHABLE,
+            MIRROR.format("dial tcp 127.0.0.1:5000: connect: connection refused"),
+            f"{UNREACHABLE} (its mirror)",
+        ),
+        (MIRROR.format("manifest unknown: manifest unknown"), f"{NO_IMAGE} (its mirror)"),
+        (MIRROR.format('Get "http://127.0.0.1:5000/v2/": EOF'), f"{BROKE_OFF} (its mirror)"),
+        (MIRROR.format("toomanyrequests: slow down"), NO_NAME),
+        (
+            MIRROR.format("manifest unknown").partition("h/x: pinging")[0] + "h/x: denied",
+            REFUSED,
         ),
         (
             f"{PING}h/x: dial tcp 192.0.2.1:443: connect: network is unreachable",
@@ -126,6 +135,7 @@ def test_what_is_not_known_is_told_in_skopeos_words(what: str) -> None:
     "text",
     [
         f"Manifest does not match provided manifest digest {DIGEST}",
+        f"corrupted blob, expecting {DIGEST}",
         f"Digest did not match, expected {DIGEST}, got sha256:{'0' * 64}",
     ],
 )

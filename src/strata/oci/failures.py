@@ -24,11 +24,17 @@ _NAMES = re.compile(
     """,
     re.VERBOSE,
 )
+_DIGEST_DIFFERS = (
+    r"[Dd]igest (did not match|mismatch)|does not match.*digest|digest.*verif|corrupted blob"
+)
+# With mirrors, skopeo tells what they say, and last what the registry itself says.
+_MIRRORS = re.compile(r"\(Mirrors also failed: (.*)\]\): (.*)")
 _NO_IMAGE = "there is no such image"
 _UNREACHABLE = (
     "the registry cannot be reached",
     "check that it runs, the network, and registries.conf",
 )
+_NO_NAME = "the registry's name is not known here"
 _FAILURES = (
     (
         r"manifest unknown|name unknown|\bnot found\b|\b404\b",
@@ -58,7 +64,7 @@ _FAILURES = (
     (r"connection refused|no route|i/o timeout|\bTLS\b", *_UNREACHABLE),
     (
         r"\blookup\b",
-        "the registry's name is not known here",
+        _NO_NAME,
         "check DNS, the proxy, and the mirrors in registries.conf",
     ),
     (r"network is unreachable", *_UNREACHABLE),
@@ -73,7 +79,7 @@ _FAILURES = (
 def transport_error(reference: str, output: str) -> StrataError:
     """skopeo's words as one sentence, with the words kept in the context."""
     text = " ".join(output.split())
-    if re.search(r"[Dd]igest (did not match|mismatch)|does not match.*digest|digest.*verif", text):
+    if re.search(_DIGEST_DIFFERS, text):
         return DigestError(
             f"{reference}: what the registry sent does not have its digest",
             hint="the registry's storage is damaged, or something in between changes data",
@@ -85,9 +91,22 @@ def transport_error(reference: str, output: str) -> StrataError:
             hint="see policy.json, and who has signed the image",
             context={"output": text},
         )
+    found = _failure(text)
+    mirrored = _MIRRORS.search(text)
+    if mirrored:
+        found = _failure(mirrored[2])
+        # Where only mirrors are reached, it is theirs that counts.
+        if found is None or found[0] in (_UNREACHABLE[0], _NO_NAME):
+            mirrors = _failure(mirrored[1])
+            found = (f"{mirrors[0]} (its mirror)", mirrors[1]) if mirrors else found
+    if found is None:
+        return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
+    kind = NoSuchImageError if found[0].startswith(_NO_IMAGE) else TransportError
+    return kind(f"{reference}: {found[0]}", hint=found[1], context={"output": text})
+
+
+def _failure(text: str) -> tuple[str, str] | None:
+    """What a text of skopeo's says, and a hint; None when it is not known."""
     words = _NAMES.sub(" ", text)
-    for pattern, what, hint in _FAILURES:
-        if re.search(pattern, words, re.IGNORECASE):
-            kind = NoSuchImageError if what == _NO_IMAGE else TransportError
-            return kind(f"{reference}: {what}", hint=hint, context={"output": text})
-    return TransportError(f"{reference}: {text or 'skopeo ended'}", context={"output": text})
+    found = (row[1:] for row in _FAILURES if re.search(row[0], words, re.IGNORECASE))
+    return next(found, None)
