@@ -2,7 +2,8 @@
 
 Use: `relay.py PORT TO_PORT MODE_FILE`. The file says how, and is read for each piece: `well`;
 `slow N`, bytes a second of all connections together; `cut N`, end every connection after N bytes of
-an answer; `connect`, be a proxy. Says each request's first line.
+answers; `stop N`, pass N bytes of answers in all, then end every connection; `connect`, be a proxy.
+Says each request's first line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 PIECE = 1 << 14
 _turn = threading.Lock()
+_passed = [0]  # bytes of answers, of all connections
 
 
 class Relay:
@@ -30,8 +32,12 @@ class Relay:
         return word, int(number or 0)
 
     def serve(self) -> None:
-        """Pass on until either side ends."""
-        with self.client, socket.create_connection(("127.0.0.1", self.port)) as server:
+        """Pass on until either side ends; nothing, when the registry is not there."""
+        with (
+            suppress(ConnectionRefusedError),
+            self.client,
+            socket.create_connection(("127.0.0.1", self.port)) as server,
+        ):
             if self.mode()[0] == "connect":
                 self._say(self._head())
                 self.client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -50,15 +56,16 @@ class Relay:
         with suppress(OSError):
             while data := server.recv(PIECE):
                 word, number = self.mode()
-                if word == "slow":
-                    with _turn:
+                with _turn:
+                    if word == "slow":
                         time.sleep(len(data) / number)
-                if word == "cut" and passed + len(data) > number:
-                    data = data[: max(0, number - passed)]
+                    left = number - {"cut": passed, "stop": _passed[0]}.get(word, number - PIECE)
+                    data = data[: max(0, left)]
+                    _passed[0] += len(data)
+                if not data:
+                    break
                 self.client.sendall(data)
                 passed += len(data)
-                if word == "cut" and passed >= number:
-                    break
         with suppress(OSError):
             self.client.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
