@@ -177,8 +177,8 @@ def booted(
             remove_tree(folder)
 
 
-def overlay(machine: NspawnMachine, reporter: Reporter) -> Overlaid:
-    """Let the held pull go, wait until the machine is through, and compare.
+def overlay(machine: NspawnMachine, reporter: Reporter, *, agent: str = AGENT) -> Overlaid:
+    """Let the held pull go, wait until the machine is through, and compare. agent: its path there.
 
     Raises MachineError when it does not get there, with the journal's end.
     """
@@ -204,12 +204,12 @@ def overlay(machine: NspawnMachine, reporter: Reporter) -> Overlaid:
         )
         seconds = time.monotonic() - started
         step.detail(f"{seconds:.1f} s from the start of the pull")
-    return Overlaid(before, gather(machine), seconds, agent_status(machine))
+    return Overlaid(before, gather(machine), seconds, agent_status(machine, agent))
 
 
-def agent_status(machine: NspawnMachine) -> dict[str, object]:
+def agent_status(machine: NspawnMachine, agent: str = AGENT) -> dict[str, object]:
     """`strata-node status --json` inside the machine."""
-    done = machine.run(AGENT, "status", "--json")
+    done = machine.run(agent, "status", "--json")
     status: dict[str, object] = json.loads(done.stdout)
     return status
 

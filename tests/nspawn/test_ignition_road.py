@@ -1,0 +1,117 @@
+"""A machine that `strata ignition bootstrap` set up, booted: the agent inside the config, and
+in the CoreOS layer. The config is laid down as Ignition would: nspawn has no first boot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import copy_store, run_strata
+from igniting import lay_down
+from strata.compose.workspace import Workspace
+from strata.core.events import silent
+from strata.core.files import remove_tree
+from strata.machine.deploy import deploy, put_tree
+from strata.machine.nspawn import Bind, NspawnMachine
+from strata.machine.session import GO, STORE_INSIDE, overlay, stored_images
+from strata.node.pack import build_zipapp
+from strata.oci.reference import ImageReference
+
+pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
+
+MARKER = "kubernetes-client"
+# Waits for the test, and is a service that the pull needs: it says so by the hook.
+HOLD = f"""\
+[Unit]
+Before=node-image-pull-pre.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'until [ -e {GO} ]; do sleep 0.05; done'
+[Install]
+WantedBy=node-image-pull-pre.target
+"""
+FOLDER = "etc/systemd/system"
+
+
+@contextmanager
+def ignited(store: Path, scratch: Path, *options: str) -> Iterator[NspawnMachine]:
+    """A machine of the sample's base with the config's files, booted."""
+    workspace = Workspace.create(store)
+    node = ImageReference("oci", str(store), "node/4.19@sample-12")
+    images = stored_images(workspace, node, None, arch="x86_64", reporter=silent())
+    config = scratch / "config.ign"
+    which = ("--image", images.node_reference, "--marker", MARKER)
+    run_strata("ignition", "bootstrap", *which, *options, "-o", str(config))
+    root = lay_down(config.read_bytes(), scratch / "root")
+    (root / FOLDER / "hold.service").write_text(HOLD)
+    wants = root / FOLDER / "node-image-pull-pre.target.wants"
+    wants.mkdir()
+    (wants / "hold.service").symlink_to("../hold.service")
+    if (root / "usr/local").exists():
+        (root / "var").mkdir(exist_ok=True)
+        (root / "usr/local").rename(root / "var/usrlocal")
+    folder = workspace.machines / f"test-{scratch.name}"
+    remove_tree(folder)
+    folder.mkdir(parents=True)
+    try:
+        deployment = deploy(store / "repo", images.base_commit, folder / "sysroot")
+        put_tree(deployment, root)
+        with NspawnMachine(deployment, folder, binds=(Bind(store, STORE_INSIDE),)) as machine:
+            machine.wait_until(
+                "systemctl", "is-active", "basic.target", timeout_s=60, what="basic.target"
+            )
+            yield machine
+    finally:
+        remove_tree(folder)
+
+
+def check(machine: NspawnMachine, agent: str) -> None:
+    """Let the pull go, and look at what has to be so after every overlay."""
+    done = overlay(machine, silent(), agent=agent)
+    assert done.before.boot_id == done.after.boot_id
+    assert done.before.commands["kubectl"] == ""
+    assert done.after.commands["kubectl"] != ""
+    assert done.after.units == {"containerd.service": "active"}
+    assert done.after.failed == ()
+    assert machine.run(agent, "verify").stdout.endswith("booted one's\n")
+    started = machine.run("systemctl", "show", "-P", "ExecStart", "node-image-pull.service").stdout
+    assert f"path={agent} " in started
+    # The hook was reached before the pull began, and this system is not live.
+    order = machine.run(
+        *("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic"), "node-image-pull-pre.target"
+    )
+    begun = machine.run(
+        *("systemctl", "show", "-P", "ExecMainStartTimestampMonotonic"), "node-image-pull.service"
+    )
+    assert 0 < int(order.stdout) <= int(begun.stdout)
+    mount = machine.run(
+        *("systemctl", "show", "-P", "ConditionResult,ActiveState"),
+        r"run-strata\x2dnode-live.mount",
+    )
+    assert mount.stdout.split() == ["inactive", "no"]
+
+
+def test_the_agent_arrives_in_the_config(built_store: Path, tmp_path: Path) -> None:
+    with ignited(built_store, tmp_path, "--agent", "embedded") as machine:
+        check(machine, "/usr/local/bin/strata-node.pyz")
+
+
+@pytest.mark.timeout(1500)
+def test_the_agent_arrives_in_the_coreos_layer(
+    built_store: Path, definitions: Path, tmp_path: Path
+) -> None:
+    """Its overlay folder has the agent; the node image stands on that base, so it has it too."""
+    store = copy_store(built_store, tmp_path)
+    agent = build_zipapp(definitions / "overlay.d/10coreos/usr/bin/strata-node.pyz")
+    assert agent.stat().st_mode & 0o777 == 0o755
+    run_strata("-C", str(definitions), "--store", str(store), "build", "node/4.19")
+    try:
+        with ignited(store, tmp_path, "--agent", "in-image") as machine:
+            machine.run("test", "!", "-e", "/usr/local/bin/strata-node.pyz")
+            check(machine, "/usr/bin/strata-node.pyz")
+    finally:
+        shutil.rmtree(store)
