@@ -150,8 +150,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         parent = read_file(arguments.merge_into, "--merge-into")
         whole = merge_into(parent, config, arguments.merge_into)
         context.reporter.note(
-            f"{arguments.merge_into} merges it, {len(whole) / 1e3:.0f} kB in all: of two units, "
-            "files or users with one name the merged ones count"
+            f"{arguments.merge_into} merges it, {len(whole) / 1e3:.0f} kB in all; "
+            "where both have a unit, a file or a user, the merged one counts"
         )
     if arguments.output:
         atomic_write(Path(arguments.output), whole, 0o600)
