@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import run_strata
-from igniting import lay_down
+from igniting import ignite
 from registry import Registry
 from strata.ostree.repo import Repo
 
@@ -51,10 +51,10 @@ class PullingMachine:
         self.repo = Repo.init(self.root / "ostree/repo")
 
     def set_up(self, *options: str) -> None:
-        """Lay down what `strata ignition bootstrap` writes; earlier files stay."""
+        """Have Ignition do what `strata ignition bootstrap` writes; earlier files stay."""
         config = self.folder / "config.ign"
         run_strata("ignition", "bootstrap", *options, "-o", str(config))
-        lay_down(config.read_bytes(), self.root)
+        ignite(config.read_bytes(), self.root)
 
     def command(self, *arguments: str) -> list[str]:
         """The agent's command line, on the machine."""

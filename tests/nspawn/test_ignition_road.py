@@ -1,5 +1,5 @@
 """A machine that `strata ignition bootstrap` set up, booted: the agent inside the config, and
-in the CoreOS layer. The config is laid down as Ignition would: nspawn has no first boot."""
+in the CoreOS layer. Ignition runs on the machine's files: nspawn has no first boot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import copy_store, run_strata
-from igniting import lay_down
+from igniting import ignite
 from strata.compose.workspace import Workspace
 from strata.core.events import silent
 from strata.core.files import remove_tree
@@ -46,7 +46,7 @@ def ignited(store: Path, scratch: Path, *options: str) -> Iterator[NspawnMachine
     config = scratch / "config.ign"
     which = ("--image", images.node_reference, "--marker", MARKER)
     run_strata("ignition", "bootstrap", *which, *options, "-o", str(config))
-    root = lay_down(config.read_bytes(), scratch / "root")
+    root = ignite(config.read_bytes(), scratch / "root")
     (root / FOLDER / "hold.service").write_text(HOLD)
     wants = root / FOLDER / "node-image-pull-pre.target.wants"
     wants.mkdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from igniting import lay_down
+from igniting import ignite
 from strata.node.config import parse_config
 
 pytestmark = pytest.mark.tools
@@ -54,7 +54,6 @@ def inputs(tmp_path: Path) -> list[str]:
         *("--auth", str(tmp_path / "auth.json"), "--ca", str(tmp_path / "lab.pem")),
         *("--policy", str(tmp_path / "policy.json"), "--mirror", "registry.example=m.example"),
         *("--proxy", "http://p.example:3128", "--no-proxy", ".example,10.0.0.0/8"),
-        *("--ssh-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me"),
         *("--keep", "bootkube.service", "--probe", "/usr/local/bin/ok --now"),
     ]
 
@@ -74,7 +73,7 @@ def test_it_is_valid_and_made_without_any_network(
 ) -> None:
     done = bootstrap(*which, *inputs, "--agent", agent, *assisted)
     assert validate(done.stdout, tmp_path) == ""
-    root = lay_down(done.stdout.encode(), tmp_path / "root")
+    root = ignite(done.stdout.encode(), tmp_path / "root")
     config = parse_config((root / "etc/strata/node.json").read_bytes(), "node.json")
     named = (config.image, config.release, config.late)
     assert [str(one.image) if hasattr(one, "image") else str(one) for one in named if one] == [
@@ -99,7 +98,7 @@ def test_it_is_valid_and_made_without_any_network(
 def test_the_embedded_agent_runs_and_is_the_same_each_time(tmp_path: Path) -> None:
     first, second = (bootstrap(*ENOUGH).stdout for _ in range(2))
     assert first == second
-    agent = lay_down(first.encode(), tmp_path) / "usr/local/bin/strata-node.pyz"
+    agent = ignite(first.encode(), tmp_path) / "usr/local/bin/strata-node.pyz"
     assert os.access(agent, os.X_OK)
     done = subprocess.run([str(agent), "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("strata-node ")
@@ -111,13 +110,22 @@ def test_the_embedded_agent_runs_and_is_the_same_each_time(tmp_path: Path) -> No
     assert again.read_text() == ours
 
 
+def test_a_key_is_valid_too(tmp_path: Path) -> None:
+    done = bootstrap(*ENOUGH, "--ssh-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me")
+    assert validate(done.stdout, tmp_path) == ""
+    assert '"sshAuthorizedKeys":["ssh-ed25519' in done.stdout
+
+
 def test_it_is_merged_into_an_installers_config(tmp_path: Path) -> None:
     unit = (
         "[Service]\nExecStart=/usr/local/bin/bootkube.sh\n[Install]\nWantedBy=multi-user.target\n"
     )
+    theirs = {"name": "node-image-pull.service", "enabled": False, "contents": "[Service]\n"}
     parent: dict[str, Any] = {
         "ignition": {"version": "3.2.0"},
-        "systemd": {"units": [{"name": "bootkube.service", "enabled": True, "contents": unit}]},
+        "systemd": {
+            "units": [{"name": "bootkube.service", "enabled": True, "contents": unit}, theirs]
+        },
     }
     path = tmp_path / "bootstrap.ign"
     path.write_text(json.dumps(parent))
@@ -129,6 +137,10 @@ def test_it_is_merged_into_an_installers_config(tmp_path: Path) -> None:
     assert document["systemd"] == parent["systemd"]
     bootstrap(*ENOUGH, "--merge-into", str(path), "-o", str(path))
     assert json.loads(path.read_bytes()) == document
+    # What both have is ours, and the rest is theirs.
+    units = ignite(path.read_bytes(), tmp_path / "root") / "etc/systemd/system"
+    assert (units / "bootkube.service").read_text() == unit
+    assert "strata-node.pyz pull" in (units / "node-image-pull.service").read_text()
 
 
 @pytest.mark.parametrize(
