@@ -17,8 +17,9 @@ from strata.core.events import silent
 from strata.core.files import remove_tree
 from strata.machine.deploy import deploy, put_tree
 from strata.machine.nspawn import Bind, NspawnMachine
-from strata.machine.session import GO, STORE_INSIDE, overlay, stored_images
+from strata.machine.session import GO, STORE_INSIDE, agent_status, overlay, stored_images
 from strata.node.pack import build_zipapp
+from strata.node.units import AGENT, FINISH, LIVE_MOUNT, OVERLAY
 from strata.oci.reference import ImageReference
 
 pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
@@ -88,16 +89,44 @@ def check(machine: NspawnMachine, agent: str) -> None:
         *("systemctl", "show", "-P", "ExecMainStartTimestampMonotonic"), "node-image-pull.service"
     )
     assert 0 < int(order.stdout) <= int(begun.stdout)
-    mount = machine.run(
-        *("systemctl", "show", "-P", "ConditionResult,ActiveState"),
-        r"run-strata\x2dnode-live.mount",
-    )
+    mount = machine.run("systemctl", "show", "-P", "ConditionResult,ActiveState", LIVE_MOUNT)
     assert mount.stdout.split() == ["inactive", "no"]
 
 
 def test_the_agent_arrives_in_the_config(built_store: Path, tmp_path: Path) -> None:
-    with ignited(built_store, tmp_path, "--agent", "embedded") as machine:
-        check(machine, "/usr/local/bin/strata-node.pyz")
+    options = ("--agent", "embedded", "--live-size", "64M")
+    with ignited(built_store, tmp_path, *options) as machine:
+        check(machine, AGENT)
+        # R6.19: on a live system the mount unit gives the memory that it was told.
+        machine.run("touch", "/run/ostree-live")
+        machine.run("systemctl", "start", LIVE_MOUNT)
+        mounted = machine.run("findmnt", "-no", "FSTYPE,SIZE", "/run/strata-node/live").stdout
+        assert mounted.split() == ["tmpfs", "64M"]
+
+
+def test_an_assisted_installer_starts_the_overlay_itself(built_store: Path, tmp_path: Path) -> None:
+    """R6.20, R6.11: nothing is isolated, what runs goes on, and the unit says when it is done."""
+    with ignited(built_store, tmp_path, "--assisted") as machine:
+
+        def show(unit: str, *properties: str) -> list[str]:
+            found = machine.run("systemctl", "show", *(f"-p{name}" for name in properties), unit)
+            rows = dict(line.split("=", 1) for line in found.stdout.splitlines())
+            return [rows[name] for name in properties]
+
+        machine.wait_until(
+            *("systemctl", "is-active", "multi-user.target"), timeout_s=60, what="multi-user.target"
+        )
+        assert show(OVERLAY, "ActiveState") == ["inactive"]
+        before = show("ssh.service", "ActiveState", "MainPID")
+        machine.run("touch", GO)
+        machine.run("systemctl", "start", OVERLAY)
+        machine.run("test", "-e", "/usr/bin/kubectl")
+        assert show(OVERLAY, "ActiveState", "Result") == ["active", "success"]
+        assert agent_status(machine)["phase"] == "overlaid"
+        assert show("ssh.service", "ActiveState", "MainPID") == before
+        assert before[0] == "active"
+        assert show(FINISH, "LoadState") == ["not-found"]
+        assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
 
 
 @pytest.mark.timeout(1500)
@@ -111,7 +140,7 @@ def test_the_agent_arrives_in_the_coreos_layer(
     run_strata("-C", str(definitions), "--store", str(store), "build", "node/4.19")
     try:
         with ignited(store, tmp_path, "--agent", "in-image") as machine:
-            machine.run("test", "!", "-e", "/usr/local/bin/strata-node.pyz")
+            machine.run("test", "!", "-e", AGENT)
             check(machine, "/usr/bin/strata-node.pyz")
     finally:
         shutil.rmtree(store)
