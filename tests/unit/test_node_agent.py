@@ -15,7 +15,16 @@ from strata.node.cli import main
 from strata.node.config import NodeConfig
 from strata.node.etcmerge import FILE, FOLDER, SPECIAL, Entry, plan
 from strata.node.pack import agent_modules, build_zipapp
-from strata.node.units import Installation, write_units
+from strata.node.units import (
+    HOOK,
+    LIVE_MOUNT,
+    OVERLAY,
+    PULL,
+    UNIT_FOLDER,
+    Installation,
+    unit_files,
+    write_units,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -151,6 +160,43 @@ def test_units_have_upstreams_names_and_verify(tmp_path: Path) -> None:
     assert "MountFlags" not in (tmp_path / "etc/systemd/system" / names[3]).read_text().replace(
         "# No MountFlags", ""
     )
+
+
+def test_units_of_a_ring_are_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R6.22: systemd would drop one of them, and say so in its journal alone."""
+    folder = tmp_path / UNIT_FOLDER
+    wants = folder / f"{HOOK}.wants"
+    wants.mkdir(parents=True)
+    (folder / "dns.service").write_text(f"[Unit]\nAfter={OVERLAY}\nBefore={HOOK}\n")
+    (wants / "dns.service").symlink_to("../dns.service")
+    assert main(["units", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert "the units wait for each other: " in said.err
+    assert "dns.service after node-image-overlay.service" in said.err
+    assert said.out == ""
+    assert not (folder / OVERLAY).exists()
+    (folder / "dns.service").write_text(f"[Unit]\nBefore={HOOK}\n")
+    assert main(["units", str(tmp_path), "--assisted", "--arch", "ppc64le"]) == 0
+    written = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert written == [HOOK, LIVE_MOUNT, PULL, OVERLAY, "10-architecture.conf"]
+    drop_in = (folder / f"{LIVE_MOUNT}.d/10-architecture.conf").read_text()
+    assert "size=6G" in drop_in
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (Installation(agent="strata-node.pyz"), "does not start the agent from a unit"),
+        (Installation(agent="/bin/x\nExecStart=/bin/y"), "does not start the agent from a unit"),
+        (Installation(live_size="5 GB"), "is not the size of a tmpfs"),
+        (Installation(live_size="0"), "is not the size of a tmpfs"),
+    ],
+)
+def test_what_would_break_a_unit_is_refused(how: Installation, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        unit_files(how)
 
 
 def test_a_marker_that_is_no_package_name_is_refused(tmp_path: Path) -> None:
