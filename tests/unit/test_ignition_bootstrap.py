@@ -164,6 +164,7 @@ def test_what_others_merge_stays() -> None:
     [
         (b"x", "b.ign is not JSON"),
         (b"[]", "is not a JSON object"),
+        (b'{"ignition": {"version": "3.2.0"}, "x": "\\ud800"}', "b.ign is not JSON"),
         (b"{}", "not an Ignition config of specification 3: its version is None"),
         (b'{"ignition": {"version": "2.2.0"}}', "its version is '2.2.0'"),
         (b'{"ignition": {"version": "3.2.0", "config": {"merge": 1}}}', "merge is not a list"),

@@ -71,6 +71,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
         raise DefinitionError(f"{where} is larger than {MAX_BYTES} bytes")
     try:
         document = json.loads(data)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"{where} is not JSON: {error}") from error
     if not isinstance(document, dict):
