@@ -1,52 +1,14 @@
-"""A commit becomes a deployment in a sysroot of its own, as a machine's disk would hold it.
-
-`ostree admin` does the deploying; this only says where, and puts an installer's files (units, the
-agent, its configuration) into the deployment's `/etc` and `/var`, where Ignition would put them.
+"""An installer's files (units, the agent, its configuration) in a deployment's `/etc` and `/var`,
+where Ignition would put them.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from strata.bootimage.sysroot import Deployment
 from strata.core.errors import MachineError
-from strata.core.files import remove_tree
-from strata.core.process import run
-
-STATEROOT = "strata"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A deployed commit. root: the deployment's folder; var: the stateroot's /var."""
-
-    sysroot: Path
-    root: Path
-    commit: str
-
-    @property
-    def var(self) -> Path:
-        """What the machine sees as /var."""
-        return self.sysroot / "ostree/deploy" / STATEROOT / "var"
-
-
-def deploy(repo: Path, commit: str, sysroot: Path) -> Deployment:
-    """Make a new sysroot and deploy a commit of a repository into it.
-
-    Objects are hard-linked when both are on one file system. Raises ToolFailedError, MachineError.
-    """
-    remove_tree(sysroot)
-    sysroot.mkdir(parents=True)
-    at = f"--sysroot={sysroot}"
-    run(["ostree", "admin", "init-fs", str(sysroot)])
-    run(["ostree", "admin", "os-init", at, STATEROOT])
-    run(["ostree", f"--repo={sysroot}/ostree/repo", "pull-local", str(repo), commit])
-    run(["ostree", "admin", "deploy", at, f"--os={STATEROOT}", "--karg=root=LABEL=root", commit])
-    roots = sorted((sysroot / "ostree/deploy" / STATEROOT / "deploy").glob("*.[0-9]"))
-    if len(roots) != 1:
-        raise MachineError(f"{len(roots)} deployments where one was made", context={"at": sysroot})
-    return Deployment(sysroot, roots[0], commit)
 
 
 def put_file(deployment: Deployment, path: str, data: bytes, mode: int = 0o644) -> None:

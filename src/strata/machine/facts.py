@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from strata.machine.nspawn import NspawnMachine
+from strata.core.process import Completed
 
 # Commands of node layers in the field, and how each says its version.
 COMMANDS = {
@@ -16,6 +17,13 @@ COMMANDS = {
     "ovs-vsctl": ("ovs-vsctl", "--version"),
 }
 UNITS = ("containerd.service", "crio.service", "kubelet.service")
+
+
+class Runs(Protocol):
+    """A machine in which commands can be run."""
+
+    def run(self, *argv: str, check: bool = ..., timeout_s: float = ...) -> Completed:
+        """Run one, as root."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Facts:
     failed: tuple[str, ...]
 
 
-def gather(machine: NspawnMachine) -> Facts:
+def gather(machine: Runs) -> Facts:
     """Ask the machine. Raises ToolFailedError when it does not answer."""
     rpm = ("rpm", "--dbpath", "/usr/lib/sysimage/rpm", "-qa", "--qf", "%{NEVRA}\\n")
     listing = machine.run(*rpm).stdout.split()

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from strata.bootimage.sysroot import Deployment
 from strata.core.errors import MachineError
 from strata.core.files import atomic_write, pretty_json
 from strata.core.process import Completed, end_group, environment, run
 from strata.core.tools import find_tool
-from strata.machine.deploy import Deployment
 
 BOOT_TIMEOUT_S = 120.0
 RECORD = "machine.json"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.bootimage.sysroot import Deployment, deploy
 from strata.compose.fetch import fetch_to_store
 from strata.compose.workspace import Workspace
 from strata.container.importer import import_image
@@ -21,7 +22,7 @@ from strata.core.errors import ImageError, MachineError
 from strata.core.events import Reporter
 from strata.core.files import remove_tree, scratch_dir
 from strata.core.process import require_root
-from strata.machine.deploy import Deployment, deploy, put_file, put_tree
+from strata.machine.deploy import put_file, put_tree
 from strata.machine.facts import Facts, gather
 from strata.machine.nspawn import Bind, NspawnMachine, running
 from strata.node.pack import build_zipapp

@@ -1,0 +1,87 @@
+"""A commit becomes a deployment in a sysroot of its own, as a machine's disk holds it.
+
+`ostree admin` does the deploying; this only says where and with what, and nothing is mounted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from strata.core.errors import MachineError
+from strata.core.files import remove_tree
+from strata.core.process import run
+
+STATEROOT = "strata"
+ROOT_LABEL = "root"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployed commit. root: the deployment's folder; var: the stateroot's /var."""
+
+    sysroot: Path
+    root: Path
+    commit: str
+
+    @property
+    def var(self) -> Path:
+        """What the machine sees as /var."""
+        return self.sysroot / "ostree/deploy" / STATEROOT / "var"
+
+    @property
+    def argument(self) -> str:
+        """The kernel's `ostree=`: a link of the sysroot that leads to the deployment."""
+        links = sorted((self.sysroot / "ostree").glob(f"boot.[01]/{STATEROOT}/*/0"))
+        if len(links) != 1:
+            raise MachineError(f"{len(links)} boot links where one was made")
+        return f"/{links[0].relative_to(self.sysroot)}"
+
+    def boot_file(self, name: str) -> Path:
+        """The kernel (`vmlinuz`) or the initramfs (`initramfs`) that the loader would read."""
+        found = sorted((self.sysroot / "boot/ostree").glob(f"{STATEROOT}-*/{name}*"))
+        if len(found) != 1:
+            raise MachineError(f"the deployment has {len(found)} files {name} in /boot")
+        return found[0]
+
+
+def deploy(
+    repo: Path,
+    commit: str,
+    sysroot: Path,
+    *,
+    kargs: Sequence[str] = (f"root=LABEL={ROOT_LABEL}",),
+    loader: bool = False,
+) -> Deployment:
+    """Make a new sysroot and deploy a commit of a repository into it.
+
+    loader: have `/boot/loader/syslinux.cfg` written, by this and every later deployment.
+    Objects are hard-linked when both are on one file system. Raises ToolFailedError, MachineError.
+    """
+    remove_tree(sysroot)
+    sysroot.mkdir(parents=True)
+    at = f"--sysroot={sysroot}"
+    run(["ostree", "admin", "init-fs", str(sysroot)])
+    run(["ostree", "admin", "os-init", at, STATEROOT])
+    local = f"--repo={sysroot}/ostree/repo"
+    if loader:
+        _prepare_loader(sysroot / "boot")
+        run(["ostree", local, "config", "set", "sysroot.bootloader", "syslinux"])
+    run(["ostree", local, "pull-local", str(repo), commit])
+    options = [f"--karg-append={argument}" for argument in kargs]
+    run(["ostree", "admin", "deploy", at, f"--os={STATEROOT}", *options, commit])
+    roots = sorted((sysroot / "ostree/deploy" / STATEROOT / "deploy").glob("*.[0-9]"))
+    if len(roots) != 1:
+        raise MachineError(f"{len(roots)} deployments where one was made", context={"at": sysroot})
+    return Deployment(sysroot, roots[0], commit)
+
+
+def _prepare_loader(boot: Path) -> None:
+    """What libostree wants to find before it writes syslinux.cfg: a configuration, not empty, where
+    syslinux itself would look and where each deployment's links lead."""
+    (boot / "loader.0").mkdir()
+    (boot / "loader.0/syslinux.cfg").write_text("DEFAULT none\n")
+    (boot / "loader").symlink_to("loader.0")
+    (boot / "syslinux").mkdir()
+    (boot / "syslinux/syslinux.cfg").symlink_to("../loader/syslinux.cfg")
