@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from strata.bootimage.build import prepare_bootimage
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
 from strata.cli.scriptshell import before_shell, shell_hint
@@ -179,7 +180,8 @@ def make_build_context(context: Context) -> BuildContext:
     """The definitions and the store of a command."""
     project = load_project(context.definitions)
     workspace = Workspace.create(context.store, cache_limit_bytes=context.cache_limit_bytes)
-    return BuildContext(project, workspace, context.arch, context.jobs)
+    makers = {"bootimage": prepare_bootimage}
+    return BuildContext(project, workspace, context.arch, context.jobs, makers=makers)
 
 
 def _result_json(result: BuildResult) -> dict[str, object]:

@@ -77,8 +77,9 @@ def build_targets(
     """
     require_root("building trees")
     for target in targets:
-        if target.kind not in BUILDABLE:
-            known = ", ".join(f"{kind}/" for kind in BUILDABLE)
+        buildable = (*BUILDABLE, *context.makers)
+        if target.kind not in buildable:
+            known = ", ".join(f"{kind}/" for kind in buildable)
             raise UsageError(f"{target} cannot be built yet", hint=f"what can: {known}")
     wanted = [context.project.canonical(target) for target in targets]
     if given != Amendment() and not all(target.kind in ON_A_BASE for target in wanted):
@@ -230,7 +231,8 @@ def _build(
         record = BuildRecord(
             str(target), context.arch, job.inputs, outputs, steps, rfc3339(job.epoch)
         )
-        context.workspace.keep_lock(str(target), job.lock)
+        if job.lock is not None:
+            context.workspace.keep_lock(str(target), job.lock)
         record.save(context.workspace.record_path(str(target)))
         step.detail(f"{outputs['manifest']}")
     seconds = reporter.timings[-1].seconds
@@ -245,6 +247,8 @@ def prepare(
     reporter: Reporter,
 ) -> Job:
     """Find out all that goes into a target. Raises any StrataError."""
+    if target.kind in context.makers:
+        return context.makers[target.kind](context, target, reporter)
     if target.kind in ON_A_BASE:
         return prepare_node(context, target, base, given, reporter)
     if target.kind == "extensions":

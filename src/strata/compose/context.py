@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from strata.compose.sandbox import BeforeShell
 from strata.compose.workspace import Workspace
 from strata.core.errors import PackageError, UsageError
+from strata.core.events import Reporter
 from strata.core.record import BuildRecord
 from strata.ostree.checkout import checkout
 from strata.ostree.tree import Tree
 from strata.rpm.inventory import RPMDB_FOLDER
 from strata.treefile.project import Project
 from strata.treefile.target import Target
+
+if TYPE_CHECKING:
+    from strata.compose.job import Job
 
 NATIVE, BUILDAH = ENGINES = ("native", "buildah")
 
@@ -36,7 +42,8 @@ class BuildContext:
 
     jobs: threads for compression and hashing. dev: it is a developer's. before_shell: on a
     script's failure a shell opens in its sandbox, see `run_script`. engine: one of ENGINES, builds
-    node layers. secrets: `id=…,src=…`, for a Containerfile's steps.
+    node layers. secrets: `id=…,src=…`, for a Containerfile's steps. makers: what prepares a kind
+    of target that another room builds.
     """
 
     project: Project
@@ -47,6 +54,7 @@ class BuildContext:
     before_shell: BeforeShell | None = None
     engine: str = NATIVE
     secrets: tuple[str, ...] = ()
+    makers: Mapping[str, Maker] = field(default_factory=dict)
 
     def record(self, target: Target) -> BuildRecord | None:
         """The record of the target's last build, or None when it was never built here."""
@@ -66,3 +74,6 @@ class BuildContext:
         target.parent.mkdir(parents=True)
         checkout(repo, database, str(target), link=False)
         return root
+
+
+Maker = Callable[[BuildContext, Target, Reporter], "Job"]

@@ -251,18 +251,18 @@ def content_time(below: int, lock: Lock) -> tuple[int, tuple[Input, ...]]:
     return given, (Input("clock", "SOURCE_DATE_EPOCH", str(given)),)
 
 
-def tool_inputs(tools: Sequence[str] = TOOLS) -> tuple[Input, ...]:
-    """The outside tools whose version may change the bytes, and strata itself."""
+def tool_inputs(tools: Sequence[str] = TOOLS, rooms: Sequence[str] = ROOMS) -> tuple[Input, ...]:
+    """The outside tools whose version may change the bytes, and strata itself, by its rooms."""
     found = [Input("tool", name, tool_version(name)) for name in tools]
-    return (*found, Input("strata", "source", f"sha256:{source_digest()}"))
+    return (*found, Input("strata", "source", f"sha256:{source_digest(tuple(rooms))}"))
 
 
 @cache
-def source_digest() -> str:
+def source_digest(rooms: tuple[str, ...] = ROOMS) -> str:
     """sha256 over the rooms of strata's source that decide an image's bytes."""
     root = Path(strata.__file__).parent
     total = hashlib.sha256()
-    for room in ROOMS:
+    for room in rooms:
         for path in sorted((root / room).rglob("*.py")):
             total.update(f"{path.relative_to(root)}\0{sha256_file(path)}\n".encode())
     return total.hexdigest()

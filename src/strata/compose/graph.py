@@ -1,7 +1,8 @@
 """Which targets stand on which: a target's dependencies come before it, once each.
 
 Pure. A node image, and a hotfix of one, stands on its stream's CoreOS image, and that on the bootc
-image when the stream composes one; extensions stand on their node image.
+image when the stream composes one; extensions stand on their node image, boot images on the
+CoreOS image.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def _needs(project: Project, target: Target, base_given: bool) -> list[Target]:
     if target.kind in ("node", "hotfix"):
         node = project.node(project.node_of(target))
         return [Target("coreos", node.stream)] if node.base == "stream" and not base_given else []
+    if target.kind == "bootimage":
+        return [Target("coreos", target.name)]
     if target.kind == "extensions":
         return [Target("node", target.name, target.stream)]
     return []

@@ -21,8 +21,8 @@ class Job(Protocol):
         """What is built."""
 
     @property
-    def lock(self) -> Lock:
-        """The packages that go in."""
+    def lock(self) -> Lock | None:
+        """The packages that are installed; None where none are."""
 
     @property
     def inputs(self) -> tuple[Input, ...]:

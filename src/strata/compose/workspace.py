@@ -121,6 +121,11 @@ class Workspace:
         """Root folders of machines that `strata run` booted."""
         return self.store / "machines"
 
+    @property
+    def bootimages(self) -> Path:
+        """Links to the files of boot images under their own names, by stream and format."""
+        return self.store / "bootimages"
+
     def record_path(self, target: str) -> Path:
         """The build record of a target."""
         return self.store / "records" / f"{target}.json"

@@ -4,6 +4,7 @@ the tree it was given and never crosses into a mount.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -199,3 +200,24 @@ def scratch_dir(parent: Path, prefix: str) -> Iterator[Path]:
         yield path
     finally:
         remove_tree(path)
+
+
+def sparse_copy(source: Path, dest: Path, offset: int) -> None:
+    """Copy a file into another one, at an offset; its holes stay as they are there."""
+    with open(source, "rb", buffering=0) as reader, open(dest, "r+b", buffering=0) as writer:
+        size = os.fstat(reader.fileno()).st_size
+        at = 0
+        while at < size:
+            try:
+                start = os.lseek(reader.fileno(), at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    return
+                raise
+            at = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
+            reader.seek(start)
+            writer.seek(offset + start)
+            while start < at:
+                data = reader.read(min(1 << 20, at - start))
+                writer.write(data)
+                start += len(data)
