@@ -43,7 +43,7 @@ layer on a running machine without a reboot.
 
 EPILOG = """\
 Targets: bootc/STREAM, coreos/STREAM, node/RELEASE[@STREAM],
-extensions/RELEASE[@STREAM].
+extensions/RELEASE[@STREAM], bootimage/STREAM:FORMAT.
 
   strata sample repos build/store/sample             real RPM repositories to try it with
   strata -C definitions/sample build node/4.19       build the node image, and what it stands on
