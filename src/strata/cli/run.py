@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from strata.cli.build import add_with, make_build_context
 from strata.cli.context import Context, add_command, print_json
 from strata.cli.progress import print_table, size
+from strata.cli.runqemu import run_qemu
 from strata.cli.scriptshell import shell_hint
 from strata.compose.amend import parse_with
 from strata.compose.build import BuildResult, build_targets
@@ -17,6 +18,7 @@ from strata.compose.workspace import Workspace
 from strata.core.errors import MachineError, UsageError
 from strata.machine.facts import complaints
 from strata.machine.nspawn import NspawnMachine, shell
+from strata.machine.qemu import BIOS, FIRMWARES
 from strata.machine.session import Images, Overlaid, booted, overlay, stored_images
 from strata.node.units import MARKER
 from strata.oci.reference import ImageReference
@@ -35,6 +37,10 @@ show what changed and power off).
   strata run coreos/sample-12          boot the base alone
   strata run oci:DIR:TAG --base oci:DIR:TAG2
                                        any node image on any base, with no definitions
+  strata run --on qemu bootimage/sample-12:live-iso --ignition config.ign
+                                       a virtual machine from a boot image
+  strata run --on qemu node/4.19 --ssh
+                                       a disk that overlays the node image
 
 It ends with an error when the machine was rebooted, a unit failed, or the
 marker package of strata.toml is still absent.
@@ -53,9 +59,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "what", metavar="TARGET|IMGREF", help="a node or coreos target, or an image"
     )
-    parser.add_argument("--on", choices=("nspawn",), default="nspawn", help="what boots it")
+    parser.add_argument("--on", choices=("nspawn", "qemu"), default="nspawn", help="what boots it")
     parser.add_argument("--base", metavar="IMGREF", help="boot this base image instead")
     add_with(parser)
+    virtual = parser.add_argument_group("with --on qemu")
+    virtual.add_argument("--ignition", metavar="FILE", help="the first boot's configuration")
+    virtual.add_argument(
+        "--ssh", action="store_true", help="give a shell by ssh in place of the console"
+    )
+    virtual.add_argument(
+        "--memory", metavar="MIB", type=int, default=2048, help="its memory (default: 2048)"
+    )
+    virtual.add_argument("--firmware", choices=FIRMWARES, default=BIOS, help="(default: bios)")
     parser.add_argument(
         "--keep", action="store_true", help="leave it running, and say how to look around"
     )
@@ -63,6 +78,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Have the images, boot, and say how it went."""
+    if arguments.on == "qemu":
+        return run_qemu(context, arguments)
+    if arguments.ignition or arguments.ssh:
+        raise UsageError("--ignition and --ssh are for --on qemu")
     what, base = arguments.what, arguments.base
     given = ImageReference.parse(base) if base else None
     target, image = _parse(what, given)
@@ -135,7 +154,10 @@ def _parse(what: str, base: ImageReference | None) -> tuple[Target | None, Image
         return None, ImageReference.parse(what)
     target = Target.parse(what)
     if target.kind not in ("node", "coreos"):
-        raise UsageError(f"{target} cannot be run", hint="node/ and coreos/ targets and images can")
+        raise UsageError(
+            f"{target} cannot be run under systemd-nspawn",
+            hint="node/ and coreos/ targets and images can; --on qemu boots bootimage/ and node/",
+        )
     if target.kind == "coreos" and base is not None:
         raise UsageError(
             f"{target} is a base itself: --base goes with a node target or image",
