@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from bootlab import BootLab
 from importlab import Lab, make_lab
+from strata.bootimage.build import FORMATS
+from strata.machine.guest import make_key
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "definitions" / "sample"
@@ -80,6 +83,14 @@ def built_store(sample_repos: Path) -> Path:
     targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
     run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
     return store
+
+
+@pytest.fixture(scope="session")
+def boot_lab(built_store: Path, tmp_path_factory: pytest.TempPathFactory) -> BootLab:
+    """The built store with the sample's boot images in it."""
+    targets = [f"bootimage/sample-12:{form}" for form in FORMATS]
+    run_strata("-C", str(SAMPLE), "--store", str(built_store), "build", *targets)
+    return BootLab.open(SAMPLE, built_store, make_key(tmp_path_factory.mktemp("ssh")))
 
 
 def copy_store(store: Path, folder: Path) -> Path:
