@@ -12,10 +12,11 @@ import pytest
 
 from conftest import copy_store, run_strata
 from igniting import ignite
+from strata.bootimage.sysroot import deploy
 from strata.compose.workspace import Workspace
 from strata.core.events import silent
 from strata.core.files import remove_tree
-from strata.machine.deploy import deploy, put_tree
+from strata.machine.deploy import put_tree
 from strata.machine.nspawn import Bind, NspawnMachine
 from strata.machine.session import GO, STORE_INSIDE, agent_status, overlay, stored_images
 from strata.node.pack import build_zipapp

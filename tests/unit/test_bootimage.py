@@ -27,7 +27,8 @@ from strata.bootimage.embed import (
     find_area,
 )
 from strata.bootimage.ext4 import size_for
-from strata.core.errors import ImageError, MachineError, UsageError
+from strata.compose.rebuild import differing_files
+from strata.core.errors import DefinitionError, ImageError, MachineError, UsageError
 from strata.machine.qemu import CD, Disk, Monitor
 from strata.oci.layout import Layout
 from strata.oci.model import Manifest
@@ -139,11 +140,11 @@ def test_a_config_that_is_too_large_leaves_the_iso_as_it_was(tmp_path: Path) -> 
 def test_what_is_no_config_is_not_embedded(tmp_path: Path, config: bytes) -> None:
     iso = make_iso(tmp_path / "x.iso")
     before = iso.read_bytes()
-    with pytest.raises(UsageError, match="this is no Ignition config"):
+    with pytest.raises(DefinitionError, match="the config is not"):
         embed_in_iso(iso, config)
     initramfs = tmp_path / "initramfs"
     initramfs.write_bytes(b"x")
-    with pytest.raises(UsageError, match="this is no Ignition config"):
+    with pytest.raises(DefinitionError, match="the config is not"):
         append_to_initramfs(initramfs, config)
     assert (iso.read_bytes(), initramfs.read_bytes()) == (before, b"x")
 
@@ -241,6 +242,19 @@ def test_files_are_stored_once_and_shown_under_their_names(tmp_path: Path) -> No
         "a.raw.gz": made[0].size_bytes,
         "vmlinuz": 6,
     }
+
+
+def test_of_files_that_are_built_again_those_that_differ_are_named() -> None:
+    def rows(kernel: str) -> dict[str, object]:
+        made = [
+            Artefact("kernel", "k", kernel, 1, kernel, 1),
+            Artefact("disk", "d", "z", 1, "y", 2),
+        ]
+        return {"artefacts": [item.to_json() for item in made]}
+
+    assert differing_files(rows("a"), rows("a")) == []
+    assert [one.path for one in differing_files(rows("a"), rows("b"))] == ["k"]
+    assert differing_files({}, {"layers": 1}) == []
 
 
 # --- QEMU ----------------------------------------------------------------------------------------

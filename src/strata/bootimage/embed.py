@@ -11,7 +11,6 @@ Source: coreos-installer's src/live/iso.rs.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import struct
 import zlib
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from strata.bootimage.cpio import archive, first_file
+from strata.bootimage.ignition.resource import parse_config
 from strata.core.errors import ImageError, UsageError
 
 MAGIC = b"coreiso+"
@@ -58,26 +58,6 @@ def find_area(stream: BinaryIO) -> Area:
     )
 
 
-def check_config(data: bytes) -> None:
-    """Raise UsageError unless the bytes look like an Ignition config: JSON with its version."""
-    try:
-        document = json.loads(data)
-        version = document["ignition"]["version"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(
-            f"this is no Ignition config: {_why(error)}",
-            hint='it is JSON and begins with {"ignition": {"version": "3.3.0"}}',
-        ) from error
-    if not isinstance(version, str):
-        raise UsageError("this is no Ignition config: ignition.version is not text")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, (KeyError, TypeError)):
-        return "it has no ignition.version"
-    return str(error)
-
-
 def config_archive(config: bytes) -> bytes:
     """What is loaded behind an initramfs so that Ignition finds a config in it."""
     return gzip.compress(archive({CONFIG_NAME: config}, mode=0o600), 9, mtime=0)
@@ -103,12 +83,12 @@ def embedded(stream: BinaryIO) -> bytes | None:
 def embed_in_iso(iso: Path, config: bytes | None, *, force: bool = False) -> None:
     """Write a config into an ISO, in place; None takes out the one that is there.
 
-    Raises UsageError when it has one (without `force`), or the config is too large, or none;
-    ImageError.
+    Raises UsageError when it has one (without `force`) or the config is too large, DefinitionError
+    when it is none, ImageError.
     """
     data = b""
     if config is not None:
-        check_config(config)
+        parse_config(config, "the config")
         data = config_archive(config)
     with open(iso, "r+b") as stream:
         area = find_area(stream)
@@ -129,9 +109,9 @@ def embed_in_iso(iso: Path, config: bytes | None, *, force: bool = False) -> Non
 def append_to_initramfs(initramfs: Path, config: bytes) -> None:
     """Append a config to an initramfs, in place. The last one that is appended counts.
 
-    Raises UsageError.
+    Raises DefinitionError.
     """
-    check_config(config)
+    parse_config(config, "the config")
     with open(initramfs, "r+b") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.write(bytes(-size % 4) + config_archive(config))

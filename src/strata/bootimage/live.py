@@ -54,11 +54,14 @@ def make_parts(
 ) -> LiveParts:
     """Write the root of a live image. Raises ToolFailedError, MachineError."""
     root = scratch / ROOT_NAME
+    # An OSTree sysroot has equal files as links already; what mksquashfs's threads find beside them
+    # differs from run to run.
     run(
         [
             *("mksquashfs", str(deployment.sysroot), str(root), "-noappend", "-quiet"),
             *("-no-progress", "-comp", "zstd", "-Xcompression-level", "9", "-b", "256K"),
-            *("-all-time", _TIME, "-mkfs-time", _TIME, "-processors", str(threads)),
+            *("-all-time", _TIME, "-mkfs-time", _TIME, "-no-duplicates"),
+            *("-processors", str(threads)),
         ]
     )
     return LiveParts(

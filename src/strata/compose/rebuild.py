@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,8 @@ def _build_and_compare(task: Task, reporter: Reporter) -> dict[str, object]:
     found: Sequence[Finding] = ()
     if compared(outputs) != compared(task.record.outputs):
         with reporter.step("look for what differs") as step:
-            found = _findings(task, context, str(outputs["manifest"]))
+            files = differing_files(task.record.outputs, outputs)
+            found = files or _findings(task, context, str(outputs["manifest"]))
             step.detail(f"{len(found)} things")
     findings = [finding.to_json() for finding in found]
     return {"inputs": [], "outputs": compared(outputs), "findings": findings}
@@ -185,6 +186,19 @@ def _findings(task: Task, context: BuildContext, manifest: str) -> list[Finding]
     return [
         Finding(of.path, ", ".join(of.what), likely_cause(of, task.first, task.second))
         for of in found
+    ]
+
+
+def differing_files(old: Mapping[str, object], new: Mapping[str, object]) -> list[Finding]:
+    """Of targets that are files and no images, those that differ: outputs have them by name."""
+    rows = (old.get("artefacts"), new.get("artefacts"))
+    if not isinstance(rows[0], list) or not isinstance(rows[1], list):
+        return []
+    sums = {row["file"]: row["uncompressed-sha256"] for row in rows[0]}
+    return [
+        Finding(row["file"], "another content", "a tool that does not write it the same again")
+        for row in rows[1]
+        if sums.get(row["file"]) != row["uncompressed-sha256"]
     ]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from strata.bootimage.artefact import Artefact
 from strata.bootimage.build import LIVE_ISO, PXE, QCOW2, artefacts_of
-from strata.bootimage.embed import append_to_initramfs, check_config, embed_in_iso
+from strata.bootimage.embed import append_to_initramfs, embed_in_iso
+from strata.bootimage.ignition.resource import parse_config
 from strata.compose.context import BuildContext
 from strata.core.errors import MachineError, UsageError
 from strata.core.files import atomic_write
@@ -68,7 +69,7 @@ def guest(
             f"{target} is for a machine's own disk", hint=f"what can be booted here: {others}"
         )
     if ignition is not None:
-        check_config(ignition)
+        parse_config(ignition, "the Ignition config")
     folder.mkdir(parents=True, exist_ok=True)
     media, config = _media(context, record, target, folder, ignition, disk_bytes)
     more = [Disk(path, "raw", data=True) for path in data]

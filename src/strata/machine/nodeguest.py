@@ -5,14 +5,16 @@ image itself on a disk of its own, so that no registry is needed.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
-from strata.bootimage.ignition import Config, tree_config
+from strata.bootimage.ignition import Config
+from strata.bootimage.ignition.bootstrap import Bootstrap, bootstrap_config
 from strata.compose.workspace import Workspace
 from strata.core.files import scratch_dir
 from strata.core.process import run
-from strata.machine.session import STORE_INSIDE, Images, write_installer
+from strata.machine.installer import agent_file, installation_files
+from strata.machine.session import STORE_INSIDE, Images
+from strata.node.units import Installation
 from strata.oci.digest import Digest
 from strata.oci.layout import Layout
 from strata.oci.model import Manifest
@@ -36,12 +38,11 @@ WantedBy=local-fs.target
 """
 
 
-def node_config(folder: Path, images: Images, marker: str) -> Config:
+def node_config(images: Images, marker: str) -> Config:
     """The Ignition config of a machine that overlays a node image from its second disk."""
-    with scratch_dir(folder, "installer") as installer:
-        write_installer(installer, images.node_reference, marker=marker)
-        found = tree_config(installer)
-    return replace(found, units=[(_MOUNT, _MOUNT_UNIT)])
+    installation = installation_files(Installation(marker=marker))
+    wanted = Bootstrap({"image": images.node_reference}, installation, agent_file())
+    return Config(units=[(_MOUNT, _MOUNT_UNIT)], merge=[bootstrap_config(wanted)])
 
 
 def write_store_disk(workspace: Workspace, node: Digest, disk: Path) -> Path:

@@ -53,7 +53,7 @@ def virtual_machine(
         images = stored_images(
             context.workspace, reference, None, arch=context.arch, reporter=reporter
         )
-        config = node_config(folder, images, context.project.marker or MARKER)
+        config = node_config(images, context.project.marker or MARKER)
         if images.node:
             disks.append(write_store_disk(context.workspace, images.node, folder / "node.squashfs"))
     key = make_key(folder) if wanted.has_ssh else None
@@ -61,7 +61,7 @@ def virtual_machine(
         users: Sequence[tuple[str, Sequence[str]]] = [(name, [key.public]) for name in USERS]
         config = replace(config, users=users, groups=["sudo"])
     if wanted.ignition:
-        config = replace(config, merge=[wanted.ignition])
+        config = replace(config, merge=[*config.merge, wanted.ignition])
     with reporter.step("see whether KVM boots") as step:
         accelerator = KVM if kvm_boots(context, wanted.image, folder / "probe") else TCG
         step.detail("yes" if accelerator == KVM else "no: the processor is emulated, slowly")

@@ -5,11 +5,8 @@ Source: the Ignition configuration specification v3.3.0.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from strata.bootimage.ignition.resource import encode
@@ -31,14 +28,12 @@ class File:
 
 @dataclass(frozen=True)
 class Config:
-    """What a machine's first boot makes. links: from a path to what it links to. users: a name and
-    its ssh keys; groups: those that the users are in. units: a name and a text, enabled;
-    unit_files: units and drop-ins by their paths, which something else starts. merge: further
-    configs, as they are.
+    """What a machine's first boot makes. users: a name and its ssh keys; groups: those that the
+    users are in. units: a name and a text, enabled; unit_files: units and drop-ins by their paths,
+    which something else starts. merge: further configs, as they are.
     """
 
     files: Sequence[File] = ()
-    links: Sequence[tuple[str, str]] = ()
     users: Sequence[tuple[str, Sequence[str]]] = ()
     groups: Sequence[str] = ()
     units: Sequence[tuple[str, str]] = ()
@@ -47,20 +42,15 @@ class Config:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; what is empty is left out."""
-        storage = {
-            "files": [
-                {
-                    "path": file.path,
-                    "mode": file.mode,
-                    "overwrite": True,
-                    "contents": encode(file.data),
-                }
-                for file in self.files
-            ],
-            "links": [
-                {"path": path, "target": target, "overwrite": True} for path, target in self.links
-            ],
-        }
+        files = [
+            {
+                "path": file.path,
+                "mode": file.mode,
+                "overwrite": True,
+                "contents": encode(file.data),
+            }
+            for file in self.files
+        ]
         users = [
             {
                 "name": name,
@@ -77,26 +67,11 @@ class Config:
             ignition["config"] = {"merge": merge}
         document = {
             "ignition": ignition,
-            "storage": {key: value for key, value in storage.items() if value},
+            "storage": {"files": files} if files else {},
             "passwd": {"users": users} if users else {},
             "systemd": {"units": units} if units else {},
         }
         return canonical_json({key: value for key, value in document.items() if value})
-
-
-def tree_config(folder: Path) -> Config:
-    """A folder's files and links as a config's, modes kept."""
-    files, links = [], []
-    for parent, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            path = Path(parent) / name
-            where = f"/{path.relative_to(folder)}"
-            if path.is_symlink():
-                links.append((where, os.readlink(path)))
-            else:
-                mode = stat.S_IMODE(path.stat().st_mode)
-                files.append(File(where, path.read_bytes(), mode))
-    return Config(files, links)
 
 
 def _not_enabled(files: Sequence[File]) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from strata.cli.context import add_group
-from strata.cli.ignition import bootstrap, check
+from strata.cli.ignition import bootstrap, check, embed
 
-VERBS = (bootstrap, check)
+VERBS = (bootstrap, check, embed)
 
 DESCRIPTION = """\
 Ignition configs: one that puts the node agent on a machine that boots the
-CoreOS image, and a look at what a config needs too early.
+CoreOS image, a look at what a config needs too early, and a config in a live
+image.
 """
 
 

@@ -7,7 +7,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from strata.bootimage.ignition import File
 from strata.bootimage.ignition.bootstrap import Bootstrap, bootstrap_config
 from strata.bootimage.ignition.merge import merge_into
 from strata.bootimage.ignition.network import AUTH, POLICY, Mirror, Network
@@ -15,13 +14,12 @@ from strata.bootimage.ignition.resource import encode, parse_json
 from strata.cli.context import Context, add_command
 from strata.cli.ignition.common import read_file
 from strata.core.errors import UsageError
-from strata.core.files import atomic_write, scratch_dir
+from strata.core.files import atomic_write
+from strata.machine.installer import agent_file, installation_files
 from strata.node.config import RELEASE_TAG, NodeConfig
-from strata.node.pack import build_zipapp
-from strata.node.units import AGENT, LIVE_SIZE, MARKER, Installation, unit_files
+from strata.node.units import AGENT, LIVE_SIZE, MARKER, Installation
 from strata.oci.policy import accepts_anything
 from strata.oci.reference import SignedReference
-from strata.oci.source import temporary_folder
 
 IN_IMAGE, EMBEDDED = "in-image", "embedded"
 # Where an image that brings the agent has it.
@@ -131,11 +129,10 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         arguments.arch,
         arguments.assisted,
     )
-    agent = _agent() if arguments.agent == EMBEDDED else None
-    installation = [File(f"/{one.path}", one.text.encode(), one.mode) for one in unit_files(how)]
+    agent = agent_file() if arguments.agent == EMBEDDED else None
     wanted = Bootstrap(
         _node_config(arguments).to_json(),
-        installation,
+        installation_files(how),
         agent,
         _network(arguments),
         arguments.ssh_key,
@@ -234,8 +231,3 @@ def _auth(name: str) -> bytes:
             hint="give the file that skopeo login or podman login writes",
         )
     return data
-
-
-def _agent() -> File:
-    with scratch_dir(temporary_folder(), "strata-agent") as folder:
-        return File(AGENT, build_zipapp(folder / "agent.pyz").read_bytes(), 0o755)

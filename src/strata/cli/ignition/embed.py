@@ -1,4 +1,4 @@
-"""`strata ignition`: configs of first boots, into live images."""
+"""`strata ignition embed`: a config into a live image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from strata.bootimage.embed import append_to_initramfs, embed_in_iso, embedded
 from strata.cli.context import Context, add_command
+from strata.cli.ignition.common import read_file
 from strata.core.errors import UsageError
 
-EMBED_DESCRIPTION = """\
+DESCRIPTION = """\
 Write an Ignition config into a live ISO, in place, or append it to the
 initramfs of a PXE boot: what boots it is set up by the config.
 
@@ -23,17 +24,14 @@ Work on a copy of the store's file: one image serves many machines.
 """
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands."""
-    group = commands.add_parser("ignition", help="configs of first boots").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
     parser = add_command(
-        group,
+        verbs,
         "embed",
-        embed,
+        run,
         summary="write a config into a live image",
-        description=EMBED_DESCRIPTION,
+        description=DESCRIPTION,
     )
     parser.add_argument("image", metavar="FILE", help="a live ISO, or an initramfs")
     parser.add_argument("--config", metavar="FILE", help="the config; - is standard input")
@@ -43,7 +41,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--show", action="store_true", help="print the ISO's config")
 
 
-def embed(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> int:
     """Do one of the three."""
     context.no_dry_run("ignition embed")
     image = Path(arguments.image)
@@ -61,18 +59,12 @@ def embed(context: Context, arguments: argparse.Namespace) -> int:
             raise UsageError(f"{image} has no Ignition config")
         sys.stdout.buffer.write(found)
         return 0
-    config = _read(arguments.config) if arguments.config else None
+    config = None
+    if arguments.config:
+        piped = arguments.config == "-"
+        config = sys.stdin.buffer.read() if piped else read_file(arguments.config, "--config")
     if arguments.initramfs and config is not None:
         append_to_initramfs(image, config)
     else:
         embed_in_iso(image, config, force=arguments.force)
     return 0
-
-
-def _read(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from error
