@@ -39,6 +39,7 @@ class BootLab:
         firmware: str = BIOS,
         memory_mib: int = 1536,
         disk_bytes: int = 0,
+        network_namespace: Path | None = None,
     ) -> QemuMachine:
         """A machine that boots an image of the sample's stream."""
         return guest(
@@ -49,4 +50,5 @@ class BootLab:
             ignition=ignition,
             key=self.key,
             disk_bytes=disk_bytes,
+            network_namespace=network_namespace,
         )

@@ -119,6 +119,26 @@ def test_a_file_system_that_is_too_small_is_told(tmp_path: Path) -> None:
         )
 
 
+def test_a_folder_is_a_squashfs_whatever_order_it_was_made_in(tmp_path: Path) -> None:
+    names = [f"file-{number}" for number in range(40)]
+    images = []
+    for folder, order in (("one", names), ("two", [names[0], *reversed(names[1:])])):
+        source, image = tree_of(tmp_path / folder, order), tmp_path / f"{folder}.squashfs"
+        source.chmod(0o755)
+        write_squashfs(source, image, threads=len(images) + 1)
+        images.append(image)
+    assert output("cmp", *images) == ""
+    shown = output("unsquashfs", "-lln", images[0])
+    assert "-rwsr-x--- 0/0" in shown
+    assert 'link -> to "there" and on' in shown
+    assert shown.splitlines()[0].startswith("drwxr-xr-x")
+    output("unsquashfs", "-quiet", "-no-progress", "-d", tmp_path / "out", images[0])
+    odd = tmp_path / 'out/odd "name" here'
+    assert os.getxattr(odd, "user.test") == b'\x00"\xff'
+    assert (odd.stat().st_uid, odd.stat().st_gid) == (7, 70000)
+    assert (tmp_path / "out/hard-299").stat().st_nlink == 301
+
+
 # --- the sample's --------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,22 +55,32 @@ def make_parts(
 ) -> LiveParts:
     """Write the root of a live image. Raises ToolFailedError, MachineError."""
     root = scratch / ROOT_NAME
-    # An OSTree sysroot has equal files as links already; what mksquashfs's threads find beside them
-    # differs from run to run.
-    run(
-        [
-            *("mksquashfs", str(deployment.sysroot), str(root), "-noappend", "-quiet"),
-            *("-no-progress", "-comp", "zstd", "-Xcompression-level", "9", "-b", "256K"),
-            *("-all-time", _TIME, "-mkfs-time", _TIME, "-no-duplicates"),
-            *("-processors", str(threads)),
-        ]
-    )
+    write_squashfs(deployment.sysroot, root, threads)
     return LiveParts(
         deployment.boot_file("vmlinuz"),
         deployment.boot_file("initramfs"),
         root,
         (*kargs, f"ostree={deployment.argument}", "ignition.firstboot"),
     )
+
+
+def write_squashfs(source: Path, image: Path, threads: int) -> None:
+    """mksquashfs numbers files as the host lists them, and what its threads find equal differs from
+    run to run: so it gets a sorted archive, and an OSTree sysroot has equal files as links anyway.
+    """
+    listing = ("--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*")
+    times = ("--format=pax", "--pax-option=delete=atime,delete=ctime", f"--mtime=@{_TIME}")
+    packing = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "256K", "-no-duplicates")
+    same = ("-all-time", _TIME, "-mkfs-time", _TIME, "-root-mode", "0755")
+    pipe = (
+        ("tar", *listing, *times, "-C", str(source), "-cf", "-", "."),
+        (
+            *("mksquashfs", "-", str(image), "-tar", "-noappend", "-quiet", "-no-progress"),
+            *(*packing, *same, "-processors", str(threads)),
+        ),
+    )
+    command = " | ".join(map(shlex.join, pipe))
+    run(["bash", "-o", "pipefail", "-c", command], env={"LC_ALL": "C"})
 
 
 def label_of(stream: str) -> str:

@@ -53,11 +53,13 @@ def guest(
     disk_bytes: int = 0,
     data: Sequence[Path] = (),
     on_terminal: bool = False,
+    network_namespace: Path | None = None,
 ) -> QemuMachine:
     """A machine, off, that boots a boot image. folder: new, for its files.
 
     ignition: a config, given the way the image takes one. disk_bytes: how large the disk of a
-    machine is, when not as large as the image. data: further disks, read-only.
+    machine is, when not as large as the image. data: further disks, read-only. network_namespace:
+    see QemuMachine.
     Raises UsageError, MachineError, ToolFailedError.
     """
     record = context.record(target)
@@ -80,6 +82,7 @@ def guest(
         ignition=config,
         key=key.path if key else None,
         on_terminal=on_terminal,
+        network_namespace=network_namespace,
     )
 
 

@@ -107,7 +107,8 @@ class QemuMachine:
     well, and cut off otherwise.
 
     ignition: a config given by the firmware, for images of the platform `qemu`. key: of ssh.
-    on_terminal: the console is this process's terminal, too.
+    on_terminal: the console is this process's terminal, too. network_namespace: where QEMU, and so
+    the loopback that HOST is, and ssh run; this process's when None.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class QemuMachine:
         ignition: Path | None = None,
         key: Path | None = None,
         on_terminal: bool = False,
+        network_namespace: Path | None = None,
     ) -> None:
         self.folder = folder
         self.console = folder / "console.log"
@@ -128,6 +130,9 @@ class QemuMachine:
         self._hardware = hardware
         self._ignition = ignition
         self._on_terminal = on_terminal
+        self._inside = (
+            [find_tool("nsenter"), f"--net={network_namespace}"] if network_namespace else []
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
         self._read_bytes = 0
@@ -185,7 +190,7 @@ class QemuMachine:
     def _command(self, monitor: int) -> list[str]:
         hardware = self._hardware
         accelerator = "tcg,thread=multi" if hardware.accelerator == TCG else hardware.accelerator
-        argv = [find_tool("qemu-system-x86_64"), "-nodefaults", "-display", "none"]
+        argv = [*self._inside, find_tool("qemu-system-x86_64"), "-nodefaults", "-display", "none"]
         cpu = "host" if hardware.accelerator == KVM else "max"
         argv += ["-machine", "q35", "-accel", accelerator, "-cpu", cpu]
         argv += ["-m", str(hardware.memory_mib), "-smp", str(hardware.cpus)]
@@ -304,7 +309,7 @@ class QemuMachine:
             "ConnectTimeout": "30",
             "IdentitiesOnly": "yes",
         }
-        argv = ["ssh", "-p", str(self.port)]
+        argv = [*self._inside, "ssh", "-p", str(self.port)]
         argv += ["-i", str(self.key)] if self.key else []
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
