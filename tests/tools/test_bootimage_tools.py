@@ -17,6 +17,7 @@ from conftest import SAMPLE, Strata
 from strata.bootimage.build import FORMATS, prepare_bootimage
 from strata.bootimage.embed import config_archive
 from strata.bootimage.ext4 import size_for, write_ext4
+from strata.bootimage.live import write_squashfs
 from strata.core.errors import PackageError, TreeError, UsageError
 from strata.core.events import silent
 from strata.treefile.target import Target
@@ -121,7 +122,7 @@ def test_a_file_system_that_is_too_small_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_is_a_squashfs_whatever_order_it_was_made_in(tmp_path: Path) -> None:
     names = [f"file-{number}" for number in range(40)]
-    images = []
+    images: list[Path] = []
     for folder, order in (("one", names), ("two", [names[0], *reversed(names[1:])])):
         source, image = tree_of(tmp_path / folder, order), tmp_path / f"{folder}.squashfs"
         source.chmod(0o755)
