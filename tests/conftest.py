@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from bootlab import BootLab
+from bootlab import BootLab, NodeImages
 from importlab import Lab, make_lab
+from registry import Registry
 from strata.bootimage.build import FORMATS
 from strata.machine.guest import make_key
 
@@ -91,6 +92,20 @@ def boot_lab(built_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Boo
     targets = [f"bootimage/sample-12:{form}" for form in FORMATS]
     run_strata("-C", str(SAMPLE), "--store", str(built_store), "build", *targets)
     return BootLab.open(SAMPLE, built_store, make_key(tmp_path_factory.mktemp("ssh")))
+
+
+@pytest.fixture(scope="session")
+def node_images(
+    built_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeImages]:
+    """A registry with node images on the base of the boot images and on a newer one."""
+    repos = cache_folder() / "tests" / "sample-updates"
+    run_strata("sample", "repos", str(repos), "--compose", "updates")
+    store = make_store(tmp_path_factory.mktemp("newer") / "store", repos)
+    run_strata("-C", str(SAMPLE), "--store", str(store), "build", "node/4.19")
+    with Registry(tmp_path_factory.mktemp("registry")) as registry:
+        registry.start()
+        yield NodeImages.push(registry, built_store, store)
 
 
 def copy_store(store: Path, folder: Path) -> Path:

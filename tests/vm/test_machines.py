@@ -1,0 +1,263 @@
+"""Virtual machines from boot images: Ignition sets them up, and the node layer comes to them while
+they run, on their own base and on an older one, from a registry. The configs are those of
+`strata ignition bootstrap`.
+
+Disks come up again on the deployment they had. `make soak` has the whole product of the matrix.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from bootlab import BootLab, NodeImages, bootstrap
+from strata.bootimage.ignition import Config, File
+from strata.machine.facts import Facts, gather
+from strata.machine.qemu import BIOS, HOST, UEFI, QemuMachine
+from strata.node.units import AGENT
+
+pytestmark = pytest.mark.vm
+
+BOOT_S, GIB = 420.0, 1 << 30
+GO = "/run/strata-go"
+# Waits for the test, and is what the pull needs: it says so by the hook.
+HOLD = f"""\
+[Unit]
+Description=Let the machine be looked at first
+Before=node-image-pull-pre.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'until [ -e {GO} ] || [ -e /var/lib/held ]; do sleep 0.2; done'
+ExecStart=/usr/bin/touch /var/lib/held
+[Install]
+WantedBy=node-image-pull-pre.target
+"""
+# Stands in for the temporary control plane: it needs the node layer, and an image of the registry.
+PLANE = """\
+[Unit]
+Description=A static pod
+After=node-image-overlay.service network-online.target
+[Service]
+ExecStartPre=/bin/sh -c 'command -v kubectl'
+ExecStart=/usr/bin/podman run --rm --name pod --net host registry.example/sample/pod:1
+ExecStop=/usr/bin/podman stop --time 1 pod
+[Install]
+WantedBy=multi-user.target
+"""
+TRACE = """\
+[Unit]
+Description=Leave a trace of every boot
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'cat /proc/sys/kernel/random/boot_id >>/var/lib/traces'
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A machine. base: whether the node image's is the booted one, or has updates since."""
+
+    form: str
+    firmware: str
+    base: str
+    memory_mib: int
+
+    def __str__(self) -> str:
+        return f"{self.form}-{self.firmware}-{self.base}-{self.memory_mib}"
+
+
+SAME, OLDER = "same", "older"
+DISK, ISO, PXE = "qcow2", "live-iso", "pxe"
+# Each base meets each memory; the product is soaked.
+CASES = (
+    Case(DISK, BIOS, SAME, 1024),
+    Case(DISK, BIOS, OLDER, 3072),
+    Case(DISK, UEFI, SAME, 1536),
+    Case(DISK, UEFI, OLDER, 1024),
+    Case(ISO, UEFI, OLDER, 1536),
+    Case(PXE, BIOS, SAME, 3072),
+)
+BOOTS = ((DISK, BIOS), (DISK, UEFI), (ISO, BIOS), (ISO, UEFI), (PXE, BIOS))
+ALL = tuple(
+    case
+    for boot, base, memory in product(BOOTS, (SAME, OLDER), (1024, 1536, 3072))
+    if (case := Case(*boot, base, memory)) not in CASES
+)
+
+
+@pytest.mark.parametrize(
+    "case", [*CASES, *(pytest.param(case, marks=pytest.mark.soak) for case in ALL)], ids=str
+)
+def test_a_machine_is_set_up_and_gets_its_node_layer(
+    boot_lab: BootLab, node_images: NodeImages, tmp_path: Path, case: Case
+) -> None:
+    digest = node_images.same if case.base == SAME else node_images.newer
+    config = config_of(boot_lab, tmp_path, digest)
+    with boot_lab.guest(
+        case.form,
+        tmp_path,
+        ignition=config,
+        firmware=case.firmware,
+        memory_mib=case.memory_mib,
+        disk_bytes=12 * GIB if case.form == DISK else 0,
+        network_namespace=node_images.registry.path,
+    ) as machine:
+        before = look_before(machine, case)
+        machine.sh(f"touch {GO}")
+        status = look_after(machine, before)
+        assert status["manifest_digest"] == digest
+        if case.form == DISK:
+            again = reboot(machine, before)
+            assert look_after(machine, again)["fetched_bytes"] == 0
+
+
+def config_of(boot_lab: BootLab, folder: Path, digest: str) -> bytes:
+    """A file, a user, units, and what brings the node layer."""
+    return Config(
+        files=[File("/etc/strata-test", b"it is here\n", 0o640)],
+        users=[("root", [boot_lab.key.public]), ("core", [boot_lab.key.public])],
+        groups=["sudo"],
+        units=[
+            ("hold.service", HOLD),
+            ("control-plane.service", PLANE),
+            ("trace.service", TRACE),
+        ],
+        merge=[bootstrap(folder, digest)],
+    ).to_bytes()
+
+
+# --- what has to be so ---------------------------------------------------------------------------
+
+
+def agent(machine: QemuMachine, *arguments: str) -> dict[str, object]:
+    """What the agent says, as JSON."""
+    said: dict[str, object] = json.loads(machine.run(AGENT, *arguments, timeout_s=300).stdout)
+    return said
+
+
+def look_before(machine: QemuMachine, case: Case) -> Facts:
+    """Ignition has run on the base alone, and the pull waits."""
+    machine.wait_for_ssh(BOOT_S)
+    found = gather(machine)
+    assert found.failed == ()
+    assert not any(found.commands[name] for name in ("kubectl", "kubelet", "containerd"))
+    assert agent(machine, "status", "--json")["phase"] == "nothing"
+    check_set_up(machine)
+    if case.form == DISK:
+        assert int(machine.sh("findmnt -bno SIZE /sysroot").stdout) > 11 * GIB
+        assert machine.sh("test -e /run/ostree-live", check=False).status == 1
+    else:
+        check_live(machine)
+    firmware = machine.sh("ls -d /sys/firmware/*").stdout
+    assert ("/sys/firmware/efi" in firmware) == (case.firmware == UEFI)
+    return found
+
+
+def check_set_up(machine: QemuMachine) -> None:
+    """What the config says is there, on a booted deployment."""
+    there = machine.sh("cat /etc/strata-test; stat -c %a /etc/strata-test").stdout
+    assert there == "it is here\n640\n"
+    assert machine.sh("wc -l </var/lib/traces").stdout.strip() == "1"
+    assert "sudo" in machine.sh("id -Gn core").stdout.split()
+    assert "* strata" in machine.sh("ostree admin status").stdout
+    assert machine.sh("findmnt -no OPTIONS /usr").stdout.startswith("ro,")
+
+
+def check_live(machine: QemuMachine) -> None:
+    """A live system writes to nothing but memory."""
+    assert machine.sh("test -e /run/ostree-live", check=False).status == 0
+    for path in ("/etc", "/var", "/tmp"):
+        assert machine.sh(f"findmnt -no FSTYPE {path}").stdout.split()[0] == "tmpfs"
+    assert machine.sh("findmnt -no FSTYPE /sysroot").stdout.strip() == "squashfs"
+    assert "strata-test" in machine.sh("ostree admin config-diff").stdout.split()
+
+
+def look_after(machine: QemuMachine, before: Facts) -> dict[str, object]:
+    """Everything that has to be so after every overlay; returns what the agent says."""
+    machine.sh("until systemctl -q is-active multi-user.target; do sleep 1; done", timeout_s=BOOT_S)
+    machine.sh("systemctl is-system-running --wait", check=False, timeout_s=BOOT_S)
+    after = gather(machine)
+    assert after.boot_id == before.boot_id
+    assert after.commands["kubectl"] != ""
+    assert after.units == {"containerd.service": "active"}
+    assert after.failed == ()
+    machine.sh("until podman ps --format '{{.Names}}' | grep -qx pod; do sleep 1; done")
+    machine.sh("modprobe dummy && modprobe openvswitch")
+    assert machine.sh("touch /usr/x", check=False).status != 0
+    verified = agent(machine, "verify", "--json")
+    assert verified["differences"] == []
+    assert int(str(verified["files"])) > 5000
+    status = agent(machine, "status", "--json")
+    assert status["phase"] == "finished"
+    return status
+
+
+def reboot(machine: QemuMachine, before: Facts) -> Facts:
+    """The disk comes up on the deployment it had, and Ignition does not run again."""
+    machine.sh("echo changed >/etc/strata-test; systemctl reboot", check=False)
+    machine.wait_for("login:", BOOT_S)  # the first boot's
+    machine.wait_for("login:", BOOT_S)
+    machine.wait_for_ssh(BOOT_S)
+    found = gather(machine)
+    assert found.boot_id != before.boot_id
+    assert "ignition.firstboot" not in machine.sh("cat /proc/cmdline").stdout
+    assert machine.sh("cat /etc/strata-test").stdout == "changed\n"
+    assert len(set(machine.sh("cat /var/lib/traces").stdout.split())) == 2
+    return found
+
+
+# --- what the six do not cover -------------------------------------------------------------------
+
+
+def test_a_live_iso_boots_under_bios(boot_lab: BootLab, tmp_path: Path) -> None:
+    ignition = Config(users=[("root", [boot_lab.key.public])]).to_bytes()
+    with boot_lab.guest(ISO, tmp_path, firmware=BIOS, ignition=ignition) as machine:
+        machine.wait_for_ssh(BOOT_S)
+        assert gather(machine).failed == ()
+        assert machine.sh("test -e /sys/firmware/efi", check=False).status == 1
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[int]:
+    """A folder by HTTP on the loopback; gives the port."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_ignition_has_the_network_when_its_config_needs_it(
+    boot_lab: BootLab, tmp_path: Path
+) -> None:
+    (tmp_path / "served").mkdir()
+    rest = Config(users=[("root", [boot_lab.key.public])], files=[File("/etc/far", b"far\n")])
+    (tmp_path / "served/rest.ign").write_bytes(rest.to_bytes())
+    with served(tmp_path / "served") as port:
+        source = f"http://{HOST}:{port}/rest.ign"
+        pointer = {"ignition": {"version": "3.3.0", "config": {"merge": [{"source": source}]}}}
+        with boot_lab.guest(PXE, tmp_path, ignition=json.dumps(pointer).encode()) as machine:
+            machine.wait_for_ssh(BOOT_S)
+            assert machine.sh("cat /etc/far").stdout == "far\n"
+            assert gather(machine).failed == ()
