@@ -1,4 +1,4 @@
-"""Laws: of the /etc merge, of packing, of tars and documents, of treefiles; hostile bytes."""
+"""Laws: of packing, of tars and documents, of treefiles; hostile bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from strata.container.compress import Gzip
 from strata.container.packing import ALWAYS, Component, pack
 from strata.core.errors import DefinitionError, ImageError
-from strata.node.etcmerge import FILE, FOLDER, INSTALL, Entry, Plan, plan
 from strata.oci.compression import GzipReader
 from strata.oci.digest import Digest
 from strata.oci.model import INDEX, MANIFEST, ImageConfig, Index, Manifest
@@ -26,77 +25,6 @@ from strata.treefile.project import parse_project
 from strata.treefile.yaml import parse_yaml
 
 pytestmark = pytest.mark.property
-
-
-# --- the /etc merge ------------------------------------------------------------------------------
-
-entries = st.one_of(
-    st.builds(Entry, st.just(FILE), st.just(0o644), content=st.sampled_from("abc")),
-    st.builds(Entry, st.just(FOLDER), st.sampled_from([0o755, 0o700])),
-)
-paths = st.sampled_from(["a", "a/b", "a/b/c", "a/d", "e", "e/f"])
-
-
-def closed(tree: dict[str, Entry]) -> dict[str, Entry]:
-    """A tree in which every path's parent is a folder."""
-    found: dict[str, Entry] = {}
-    for path in sorted(tree):
-        parent = path.rpartition("/")[0]
-        if not parent or (parent in found and found[parent].kind == FOLDER):
-            found[path] = tree[path]
-    return found
-
-
-trees = st.dictionaries(paths, entries).map(closed)
-
-
-def carried_out(done: Plan, mine: dict[str, Entry], theirs: dict[str, Entry]) -> dict[str, Entry]:
-    result = dict(mine)
-    for action in done.actions:
-        if action.kind == INSTALL:
-            result[action.path] = theirs[action.path]
-        else:
-            del result[action.path]
-    return result
-
-
-@given(trees, trees)
-def test_an_unchanged_machine_takes_theirs(
-    base: dict[str, Entry], theirs: dict[str, Entry]
-) -> None:
-    done = plan(base, base, theirs)
-    assert carried_out(done, base, theirs) == theirs
-    assert done.kept == ()
-
-
-@given(trees, trees)
-def test_unchanged_defaults_leave_the_machine_alone(
-    base: dict[str, Entry], mine: dict[str, Entry]
-) -> None:
-    assert plan(base, mine, base) == Plan((), ())
-
-
-@given(trees, trees, trees)
-def test_a_merge_gives_a_tree_and_is_idempotent(
-    base: dict[str, Entry], mine: dict[str, Entry], theirs: dict[str, Entry]
-) -> None:
-    once = carried_out(plan(base, mine, theirs), mine, theirs)
-    assert closed(once) == once
-    again = plan(theirs, once, theirs)
-    assert again.actions == ()
-
-
-@given(trees, trees, trees)
-def test_what_changed_here_is_never_touched(
-    base: dict[str, Entry], mine: dict[str, Entry], theirs: dict[str, Entry]
-) -> None:
-    done = carried_out(plan(base, mine, theirs), mine, theirs)
-    for path in mine:
-        if mine[path] != base.get(path):
-            assert done[path] == mine[path]
-    for path in base:
-        if path not in mine:
-            assert path not in done
 
 
 # --- packing -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from strata.core.errors import StrataError
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_IMMUTABLE_FL = 0x00000010
+_FS_APPEND_FL = 0x00000020
 
 
 def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -114,9 +115,7 @@ def set_immutable(path: Path, on: bool) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        buffer = bytearray(8)
-        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, buffer)
-        flags = int.from_bytes(buffer[:4], "little")
+        flags = _inode_flags(fd)
         wanted = flags | _FS_IMMUTABLE_FL if on else flags & ~_FS_IMMUTABLE_FL
         if wanted != flags:
             fcntl.ioctl(fd, _FS_IOC_SETFLAGS, wanted.to_bytes(8, "little"))
@@ -124,6 +123,20 @@ def set_immutable(path: Path, on: bool) -> None:
         return  # tmpfs and overlayfs have no such flag
     finally:
         os.close(fd)
+
+
+def is_fixed(fd: int) -> bool:
+    """Whether an open file or folder is immutable or append-only (chattr +i, +a)."""
+    try:
+        return bool(_inode_flags(fd) & (_FS_IMMUTABLE_FL | _FS_APPEND_FL))
+    except OSError:
+        return False  # the file system has no such flags
+
+
+def _inode_flags(fd: int) -> int:
+    buffer = bytearray(8)
+    fcntl.ioctl(fd, _FS_IOC_GETFLAGS, buffer)
+    return int.from_bytes(buffer[:4], "little")
 
 
 def mount_points(below: str = "/") -> list[str]:

@@ -16,10 +16,11 @@ from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
-from strata.node import host, mounts
+from strata.node import host, merge, mounts
 from strata.node.config import PATH, NodeConfig
+from strata.node.etcmerge import Plan
 from strata.node.finish import finish
-from strata.node.overlay import overlay
+from strata.node.overlay import overlay, overlay_plan
 from strata.node.phases import agent_lock
 from strata.node.pull import pull
 from strata.node.status import Status
@@ -68,8 +69,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="give up on a failing registry after this time; 0: at once (default: never)",
     )
     pulling.set_defaults(call=_pull)
+    overlaying = commands.add_parser(
+        "overlay",
+        help="merge /etc and lay the pulled image over /usr",
+        description="Merge /etc and lay the pulled image over /usr.",
+    )
+    overlaying.add_argument(
+        "--dry-run", action="store_true", help="only say what would change, and change nothing"
+    )
+    overlaying.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
+    overlaying.set_defaults(call=_overlay)
     for name, call, text in (
-        ("overlay", _overlay, "merge /etc and lay the pulled image over /usr"),
         ("finish", _finish, "record success and switch to multi-user.target"),
         ("undo", _undo, "take the overlay back: /usr and /etc are what they were"),
     ):
@@ -174,8 +184,24 @@ def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def _overlay(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    state = overlay(reporter)
+    config = NodeConfig.load()
+    if arguments.dry_run:
+        _show_plan(overlay_plan(config), as_json=arguments.json)
+        return
+    state = overlay(reporter, config)
     sys.stdout.write(f"overlaid {state.manifest_digest} in {state.overlay_seconds:.1f} s\n")
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(plan.to_json(), indent=2, sort_keys=True) + "\n")
+        return
+    for action in plan.actions:
+        over = f" ({action.over})" if action.over else ""
+        sys.stdout.write(f"{action.kind:8} /etc/{shown(action.path)}{over}\n")
+    for kept in plan.kept:
+        sys.stdout.write(f"{'keep':8} /etc/{shown(kept.path)} ({kept.reason})\n")
+    sys.stdout.write(f"{merge.summary(plan)}\n")
 
 
 def _finish(arguments: argparse.Namespace, reporter: Reporter) -> None:

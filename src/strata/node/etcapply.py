@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strata.core.errors import StrataError
-from strata.core.files import atomic_write, canonical_json
+from strata.core.files import atomic_write, is_fixed
+from strata.core.text import shown
 from strata.node.etcmerge import FILE, FOLDER, INSTALL, LINK, SPECIAL, Entry, Plan
 from strata.ostree.checkout import copy
 from strata.ostree.modes import read_xattrs
@@ -37,10 +38,10 @@ def _read(
     folder: str, path: str, mount_points: frozenset[str], found: dict[str, Entry], depth: int
 ) -> None:
     if depth > MAX_DEPTH:
-        raise StrataError(f"{folder} is deeper than {MAX_DEPTH} folders")
+        raise StrataError(f"{shown(folder)} is deeper than {MAX_DEPTH} folders")
     with os.scandir(folder) as entries:
         for item in sorted(entries, key=lambda entry: entry.name):
-            if item.name.endswith(_NEW):
+            if item.name == _NEW:
                 continue  # a rename that an interruption prevented
             where = f"{path}/{item.name}" if path else item.name
             if item.path in mount_points:
@@ -63,11 +64,17 @@ def read_entry(path: str) -> Entry:
                 if not chunk:
                     break
                 digest.update(chunk)
-        return Entry(FILE, mode, uid, gid, read_xattrs(path), digest.hexdigest())
+            fixed = is_fixed(stream.fileno())
+        return Entry(FILE, mode, uid, gid, read_xattrs(path), digest.hexdigest(), fixed)
     if stat.S_ISLNK(status.st_mode):
         return Entry(LINK, 0o777, uid, gid, read_xattrs(path), os.readlink(path))
     if stat.S_ISDIR(status.st_mode):
-        return Entry(FOLDER, mode, uid, gid, read_xattrs(path))
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fixed = is_fixed(fd)
+        finally:
+            os.close(fd)
+        return Entry(FOLDER, mode, uid, gid, read_xattrs(path), fixed=fixed)
     return Entry(SPECIAL)
 
 
@@ -90,7 +97,7 @@ def carry_out(plan: Plan, theirs: str, etc: str, backup: Path, *, also: Sequence
                 _remove(target)
         except OSError as error:
             raise StrataError(
-                f"/etc/{action.path} could not be changed: {error.strerror}"
+                f"/etc/{shown(action.path)} could not be changed: {error.strerror}"
             ) from error
 
 
@@ -103,7 +110,8 @@ def _save(paths: Sequence[str], etc: str, backup: Path) -> None:
         if there:
             _copy_entry(source, str(backup / str(number)))
         rows.append([path, there])
-    atomic_write(backup / "paths.json", canonical_json(rows))
+    # In ASCII: a name that is not UTF-8 has its bytes escaped, and comes back as it was.
+    atomic_write(backup / "paths.json", json.dumps(rows).encode("ascii"))
 
 
 def undo(etc: str, backup: Path) -> bool:
@@ -116,7 +124,7 @@ def undo(etc: str, backup: Path) -> bool:
         return False
     rows = list(enumerate(json.loads(listing.read_bytes())))
     for _, (path, there) in sorted(rows, key=lambda row: row[1][0], reverse=True):
-        _remove(f"{etc}/{path}{_NEW}")  # a copy that was being made
+        _remove(_beside(f"{etc}/{path}"))  # a copy that was being made
         if not there:
             _remove_if_empty(f"{etc}/{path}")
     for number, (path, there) in sorted(rows, key=lambda row: row[1][0]):
@@ -160,11 +168,16 @@ def _install(source: str, target: str) -> None:
         return
     if target_is_folder:
         os.rmdir(target)
-    fresh = target + _NEW
+    fresh = _beside(target)
     if os.path.lexists(fresh):
         os.unlink(fresh)
     copy(source, fresh)
     os.rename(fresh, target)
+
+
+def _beside(target: str) -> str:
+    """Where a file is made before it takes its place; any name that may be there fits."""
+    return f"{os.path.dirname(target)}/{_NEW}"
 
 
 def _copy_folder_metadata(source: str, target: str) -> None:

@@ -15,25 +15,18 @@ import time
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
-from strata.core.files import mount_points
 from strata.core.process import Completed, os_error, require_root, run
-from strata.node import etcapply, etcmerge, host, live, mounts, undo
+from strata.core.text import shown
+from strata.node import host, live, merge, mounts, undo
+from strata.node.config import NodeConfig
+from strata.node.etcmerge import Plan
 from strata.node.host import State
 from strata.node.phases import MERGE, MOUNT, RECONCILE, agent_lock, phase, tell_interruption
 
 MODULES = "lib/modules"
-# What systemd-sysusers writes in /etc; kept before, whatever the merge plans.
-ACCOUNTS = (
-    ".pwd.lock",
-    *(
-        name + suffix
-        for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
-        for suffix in ("", "-")
-    ),
-)
 
 
-def overlay(reporter: Reporter) -> State:
+def overlay(reporter: Reporter, config: NodeConfig | None = None) -> State:
     """Put the pulled node image on the running system; returns the machine's new state.
 
     Raises NotRootError, StrataError; the system is then as it was.
@@ -47,14 +40,12 @@ def overlay(reporter: Reporter) -> State:
             reporter.note(f"the node image {state.manifest_digest} is overlaid already")
             return state
         if state.phase != host.PULLED or not _is_pulled():
-            raise StrataError(
-                "there is no pulled node image to overlay", hint="run strata-node pull first"
-            )
+            raise _nothing_pulled()
         undo.preload()
         tell_interruption(reporter)
         undo.recover(reporter)
         try:
-            done = _overlay(state, reporter)
+            done = _overlay(state, config or NodeConfig(), reporter)
         except BaseException as error:
             with undo.undisturbed():
                 undo.take_back()
@@ -70,6 +61,30 @@ def overlay(reporter: Reporter) -> State:
         return done
 
 
+def overlay_plan(config: NodeConfig) -> Plan:
+    """What an overlay would do to /etc; nothing is changed. Raises NotRootError, StrataError."""
+    require_root("reading all of /etc")
+    host.require_booted()
+    mounts.join_machine()
+    if undo.is_overlaid():
+        raise StrataError(
+            "a node image is mounted over /usr already: what the booted one was is not seen",
+            hint="run strata-node undo first",
+        )
+    if State.load().phase != host.PULLED or not _is_pulled():
+        raise _nothing_pulled()
+    mounts.private_namespace()
+    if host.is_live():
+        live.show()
+    return merge.plan_now(config.etc)
+
+
+def _nothing_pulled() -> StrataError:
+    return StrataError(
+        "there is no pulled node image to overlay", hint="run strata-node pull first"
+    )
+
+
 def _is_pulled() -> bool:
     return (host.LIVE / "delta" if host.is_live() else host.CHECKOUT).is_dir()
 
@@ -79,16 +94,16 @@ def _undone(error: StrataError) -> StrataError:
     return error
 
 
-def _overlay(state: State, reporter: Reporter) -> State:
+def _overlay(state: State, config: NodeConfig, reporter: Reporter) -> State:
     """Everything that `take_back` undoes, and the state that says it is done."""
     started = time.monotonic()
     with phase(MERGE, reporter) as step:
         if host.is_live():
             live.show()
-        plan = _merge_etc()
-        step.detail(f"{len(plan.actions)} changes, {len(plan.kept)} of this machine's kept")
-    for kept in plan.kept:
-        reporter.note(f"kept /etc/{kept.path}: {kept.reason}")
+        plan = merge.plan_now(config.etc)
+        merge.carry_out(plan)
+        step.detail(merge.summary(plan))
+    merge.report(plan, reporter)
     with phase(MOUNT, reporter):
         _mount()
     with phase(RECONCILE, reporter):
@@ -98,22 +113,12 @@ def _overlay(state: State, reporter: Reporter) -> State:
         overlay_seconds=round(time.monotonic() - started, 2),
         overlay_peak_bytes=host.peak_memory_bytes(),
         etc_changed=len(plan.actions),
-        etc_kept=tuple(kept.path for kept in plan.kept),
+        etc_kept=tuple(shown(kept.path) for kept in plan.kept),
         kernel_note=kernel_note(),
     )
     with undo.undisturbed():
         done.save()
     return done
-
-
-def _merge_etc() -> etcmerge.Plan:
-    points = frozenset(point for point in mount_points(host.ETC) if point != host.ETC)
-    theirs = str(host.checkout_path() / "usr/etc")
-    mine = etcapply.read_tree(host.ETC, points)
-    plan = etcmerge.plan(etcapply.read_tree(f"{host.USR}/etc"), mine, etcapply.read_tree(theirs))
-    accounts = [path for path in ACCOUNTS if path not in mine or mine[path].kind == etcmerge.FILE]
-    etcapply.carry_out(plan, theirs, host.ETC, host.BACKUP, also=accounts)
-    return plan
 
 
 def _mount() -> None:
