@@ -16,11 +16,10 @@ from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
-from strata.node import host, merge, mounts
+from strata.node import dryrun, host, merge, mounts
 from strata.node.config import PATH, NodeConfig
-from strata.node.etcmerge import Plan
 from strata.node.finish import finish
-from strata.node.overlay import overlay, overlay_plan
+from strata.node.overlay import overlay
 from strata.node.phases import agent_lock
 from strata.node.pull import pull
 from strata.node.status import Status
@@ -68,24 +67,17 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="give up on a failing registry after this time; 0: at once (default: never)",
     )
+    _add_dry_run(pulling)
     pulling.set_defaults(call=_pull)
-    overlaying = commands.add_parser(
-        "overlay",
-        help="merge /etc and lay the pulled image over /usr",
-        description="Merge /etc and lay the pulled image over /usr.",
-    )
-    overlaying.add_argument(
-        "--dry-run", action="store_true", help="only say what would change, and change nothing"
-    )
-    overlaying.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
-    overlaying.set_defaults(call=_overlay)
     for name, call, text in (
+        ("overlay", _overlay, "merge /etc and lay the pulled image over /usr"),
         ("finish", _finish, "record success and switch to multi-user.target"),
         ("undo", _undo, "take the overlay back: /usr and /etc are what they were"),
     ):
-        commands.add_parser(name, help=text, description=text.capitalize() + ".").set_defaults(
-            call=call
-        )
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.set_defaults(call=call)
+        if call is not _undo:
+            _add_dry_run(command)
     status = commands.add_parser(
         "status", help="how far this machine is", description="How far this machine is."
     )
@@ -130,6 +122,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_dry_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done; change nothing"
+    )
+    command.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors are printed, never raised."""
     arguments = make_parser().parse_args(argv)
@@ -171,6 +170,10 @@ def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
     idle = config.without_effect()
     if idle:
         reporter.warn(f"{PATH}: no effect yet: {', '.join(idle)}")
+    if arguments.dry_run:
+        found = dryrun.pull_plan(wanted, reporter)
+        _show_intent("pull", arguments, found.lines(), found.to_json())
+        return
     state = pull(
         wanted,
         retry_for_s=arguments.retry_for,
@@ -186,26 +189,35 @@ def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _overlay(arguments: argparse.Namespace, reporter: Reporter) -> None:
     config = NodeConfig.load()
     if arguments.dry_run:
-        _show_plan(overlay_plan(config), as_json=arguments.json)
+        plan = dryrun.overlay_plan(config)
+        lines = [*plan.lines(), merge.summary(plan)]
+        _show_intent("overlay", arguments, lines, plan.to_json())
         return
     state = overlay(reporter, config)
     sys.stdout.write(f"overlaid {state.manifest_digest} in {state.overlay_seconds:.1f} s\n")
 
 
-def _show_plan(plan: Plan, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(plan.to_json(), indent=2, sort_keys=True) + "\n")
-        return
-    for action in plan.actions:
-        over = f" ({action.over})" if action.over else ""
-        sys.stdout.write(f"{action.kind:8} /etc/{shown(action.path)}{over}\n")
-    for kept in plan.kept:
-        sys.stdout.write(f"{'keep':8} /etc/{shown(kept.path)} ({kept.reason})\n")
-    sys.stdout.write(f"{merge.summary(plan)}\n")
-
-
 def _finish(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    if arguments.dry_run:
+        dryrun.finish_plan()
+        _show_intent("finish", arguments, [], {})
+        return
     finish(reporter)
+
+
+def _show_intent(
+    command: str, arguments: argparse.Namespace, lines: Sequence[str], found: dict[str, object]
+) -> None:
+    """What a dry run found, and the phases that would follow."""
+    phases = dryrun.phases_of(command)
+    if arguments.json:
+        document = {"version": 1, "phases": phases, **found}
+        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        return
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    does = "; ".join(f"{item['phase']}: {item['does']}" for item in phases)
+    sys.stdout.write(f"would go through {does}\n")
 
 
 def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:

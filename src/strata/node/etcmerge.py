@@ -77,6 +77,14 @@ class Plan:
         ]
         return iter(sorted(found))
 
+    def lines(self) -> list[str]:
+        """For people."""
+        done = [
+            f"{item.kind:8} /etc/{shown(item.path)}{f' ({item.over})' if item.over else ''}"
+            for item in self.actions
+        ]
+        return done + [f"keep     /etc/{shown(item.path)} ({item.reason})" for item in self.kept]
+
     def to_json(self) -> dict[str, object]:
         """As `overlay --dry-run --json` shows it: docs/node.md. Names that are not UTF-8 are
         escaped."""

@@ -21,12 +21,16 @@ def finish(reporter: Reporter) -> State:
     require_root("switching the target")
     with agent_lock(reporter):
         state = State.load()
-        if state.phase not in (host.OVERLAID, host.FINISHED):
-            raise StrataError(
-                "the node image is not overlaid", hint="run strata-node overlay first"
-            )
+        if state.phase not in host.ALREADY:
+            raise nothing_overlaid()
         with phase(FINISH, reporter):
-            state = state.at(host.FINISHED)
-            state.save()
+            if state.phase != host.BOOTED_NODE:
+                state = state.at(host.FINISHED)
+                state.save()
             run(["systemctl", "--no-block", "isolate", TARGET])
     return state
+
+
+def nothing_overlaid() -> StrataError:
+    """What a finish says before an overlay."""
+    return StrataError("the node image is not overlaid", hint="run strata-node overlay first")

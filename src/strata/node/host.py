@@ -34,8 +34,12 @@ LIVE = Path("/run/strata-node/live")
 DEPLOYMENTS = Path("/ostree/deploy")
 KERNEL_ARGUMENTS = Path("/proc/cmdline")
 
-# The phases in order; a machine is in the last one it finished.
+# How far a machine is, in order. BOOTED_NODE: it booted the node image, and needs no overlay.
 NOTHING, PULLED, OVERLAID, FINISHED = "nothing", "pulled", "overlaid", "finished"
+BOOTED_NODE = "booted"
+ORDER = (NOTHING, PULLED, OVERLAID, FINISHED, BOOTED_NODE)
+# There is nothing to pull or to overlay.
+ALREADY = (OVERLAID, FINISHED, BOOTED_NODE)
 
 
 @dataclass(frozen=True)

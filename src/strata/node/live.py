@@ -8,19 +8,15 @@ over the booted /usr.
 
 from __future__ import annotations
 
-import os
-
 from strata.core.errors import NoSpaceError, ObjectError
 from strata.core.events import Step
 from strata.core.files import mount_points, remove_tree
-from strata.node import delta, host, mounts
+from strata.node import delta, host, mounts, preflight
 from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
 # For the agent (at most 100 MiB), skopeo, and the services that start afterwards.
 RESERVE_BYTES = 256 << 20
-# System files compress to about a half; never less is needed than their compressed size.
-UNPACKED_PER_FETCHED = 2
 MODULES = "usr/lib/modules"
 
 
@@ -29,28 +25,17 @@ def prepare(available_bytes: int) -> Repo:
     size = available_bytes - RESERVE_BYTES
     if str(host.LIVE) not in mount_points(str(host.LIVE)):
         if size <= 0:
-            raise _too_little(0, available_bytes)
+            raise preflight.too_little(
+                RESERVE_BYTES, available_bytes, "memory beyond the booted system", in_memory=True
+            )
         host.LIVE.mkdir(parents=True, exist_ok=True)
-        mounts.tmpfs(str(host.LIVE), size_bytes=size, inodes=(size >> 12) + (1 << 16))
+        mounts.tmpfs(str(host.LIVE), size_bytes=size, inodes=inodes_for(size))
     return Repo.init(host.LIVE / "repo", parent=host.REPO)
 
 
-def require_room(fetched_bytes: int) -> None:
-    """Refuse an image whose layers cannot fit, before they are fetched. Raises NoSpaceError."""
-    status = os.statvfs(host.LIVE)
-    free = status.f_bavail * status.f_frsize
-    needed = UNPACKED_PER_FETCHED * fetched_bytes
-    if needed > free:
-        raise _too_little(needed, free)
-
-
-def _too_little(needed: int, free: int) -> NoSpaceError:
-    return NoSpaceError(
-        f"the node image needs about {needed / 1e6:.0f} MB of memory beyond the booted system, "
-        f"and {free / 1e6:.0f} MB are there",
-        hint=f"give this machine more memory ({RESERVE_BYTES >> 20} MiB are kept free)",
-        context={"needed_bytes": needed, "free_bytes": free},
-    )
+def inodes_for(size_bytes: int) -> int:
+    """How many names a memory file system of a size gets: one for each page, and some more."""
+    return (size_bytes >> 12) + (1 << 16)
 
 
 def check_out(repo: Repo, merge_commit: str, step: Step) -> None:
@@ -62,6 +47,13 @@ def check_out(repo: Repo, merge_commit: str, step: Step) -> None:
     wanted = delta.plan(old, new, {MODULES.partition("/")[2]})
     upper = host.LIVE / "delta"
     remove_tree(upper)
+    _, free_names = preflight.free_in(host.LIVE)
+    if wanted.inodes > free_names:
+        raise NoSpaceError(
+            f"what differs has {wanted.inodes} names, and {free_names} inodes are free in memory",
+            hint="give this machine more memory",
+            context={"needed_inodes": wanted.inodes, "free_inodes": free_names},
+        )
     copied = delta.build(repo, wanted, str(upper))
     step.detail(
         f"{len(wanted.files)} files differ, {len(wanted.whiteouts)} are gone; "

@@ -19,7 +19,6 @@ from strata.core.process import Completed, os_error, require_root, run
 from strata.core.text import shown
 from strata.node import host, live, merge, mounts, undo
 from strata.node.config import NodeConfig
-from strata.node.etcmerge import Plan
 from strata.node.host import State
 from strata.node.phases import MERGE, MOUNT, RECONCILE, agent_lock, phase, tell_interruption
 
@@ -36,11 +35,11 @@ def overlay(reporter: Reporter, config: NodeConfig | None = None) -> State:
     mounts.join_machine()
     with agent_lock(reporter):
         state = State.load()
-        if state.phase in (host.OVERLAID, host.FINISHED):
-            reporter.note(f"the node image {state.manifest_digest} is overlaid already")
+        if state.phase in host.ALREADY:
+            reporter.note(f"the node image {state.manifest_digest} is on this machine already")
             return state
-        if state.phase != host.PULLED or not _is_pulled():
-            raise _nothing_pulled()
+        if state.phase != host.PULLED or not is_pulled():
+            raise nothing_pulled()
         undo.preload()
         tell_interruption(reporter)
         undo.recover(reporter)
@@ -61,31 +60,15 @@ def overlay(reporter: Reporter, config: NodeConfig | None = None) -> State:
         return done
 
 
-def overlay_plan(config: NodeConfig) -> Plan:
-    """What an overlay would do to /etc; nothing is changed. Raises NotRootError, StrataError."""
-    require_root("reading all of /etc")
-    host.require_booted()
-    mounts.join_machine()
-    if undo.is_overlaid():
-        raise StrataError(
-            "a node image is mounted over /usr already: what the booted one was is not seen",
-            hint="run strata-node undo first",
-        )
-    if State.load().phase != host.PULLED or not _is_pulled():
-        raise _nothing_pulled()
-    mounts.private_namespace()
-    if host.is_live():
-        live.show()
-    return merge.plan_now(config.etc)
-
-
-def _nothing_pulled() -> StrataError:
+def nothing_pulled() -> StrataError:
+    """What an overlay says before a pull."""
     return StrataError(
         "there is no pulled node image to overlay", hint="run strata-node pull first"
     )
 
 
-def _is_pulled() -> bool:
+def is_pulled() -> bool:
+    """Whether the tree that a pull makes is there."""
     return (host.LIVE / "delta" if host.is_live() else host.CHECKOUT).is_dir()
 
 

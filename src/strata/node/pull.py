@@ -12,19 +12,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from strata.container.importer import import_image
-from strata.container.importplan import plan_import
-from strata.container.labels import VERSION
 from strata.core.errors import TransportError
 from strata.core.events import Reporter
 from strata.core.files import remove_tree
 from strata.core.process import require_root
-from strata.node import host, live, mounts, undo
+from strata.node import host, live, mounts, preflight, undo
 from strata.node.host import State
-from strata.node.phases import CHECKOUT, PULL, agent_lock, phase, tell_interruption
+from strata.node.phases import CHECKOUT, PREFLIGHT, PULL, agent_lock, phase, tell_interruption
+from strata.node.preflight import Preflight
 from strata.node.telling import Telling
 from strata.node.wanted import Wanted
-from strata.oci.source import open_source
+from strata.oci.source import ImageSource, open_source
 from strata.ostree.checkout import checkout
+from strata.ostree.repo import Repo
 from strata.ostree.tree import Tree
 
 # Upstream tries every 10 s, for ever; the first tries come sooner.
@@ -51,7 +51,7 @@ def pull(
     mounts.join_machine()
     with agent_lock(reporter):
         state = State.load()
-        if state.phase in (host.OVERLAID, host.FINISHED):
+        if state.phase in host.ALREADY:
             reporter.note(f"the node image {state.manifest_digest} is on this machine already")
             return state
         undo.preload()
@@ -80,7 +80,7 @@ def pull(
                     sleep(pause_s)
                     pause_s = min(2 * pause_s, RETRY_S)
         state = state.at(
-            host.PULLED,
+            state.phase,
             pull_seconds=round(time.monotonic() - started, 2),
             pull_peak_bytes=host.peak_memory_bytes(),
         )
@@ -91,34 +91,51 @@ def pull(
 def _pull_once(wanted: Wanted, reporter: Reporter) -> State:
     repo = host.open_repo()
     with ExitStack() as stack:
-        stack.enter_context(phase(PULL, reporter))
-        signed = wanted.image(architecture=host.architecture(), reporter=reporter)
-        reference = signed.image
-        source = stack.enter_context(
-            open_source(reference, architecture=host.architecture(), signature=signed.signature)
+        with phase(PREFLIGHT, reporter) as step:
+            source, found = _preflight(wanted, repo, stack, reporter)
+            step.detail(found.summary())
+        state = State(
+            image=str(found.image),
+            manifest_digest=found.manifest_digest,
+            version=found.node_version,
+            image_bytes=found.image_bytes,
         )
-        reporter.note(f"the target node image is {reference}, {source.manifest_digest}")
-        without = ""
-        if host.is_live():
-            without = live.MODULES
-            layers = plan_import(source, repo, reference=reference)
-            live.require_room(sum(layer.fetched_bytes for layer in layers))
-        result = import_image(source, repo, reference=reference, without=without, reporter=reporter)
-        version = source.config.labels.get(VERSION, "")
-        size = sum(layer.size_bytes for layer in source.manifest.layers)
+        if found.is_booted:
+            return state.at(host.BOOTED_NODE)
+        stack.enter_context(phase(PULL, reporter))
+        without = live.MODULES if host.is_live() else ""
+        result = import_image(
+            source, repo, reference=found.image, without=without, reporter=reporter
+        )
     with phase(CHECKOUT, reporter) as step:
         if host.is_live():
             live.check_out(repo, result.merge_commit, step)
         else:
             remove_tree(host.CHECKOUT)
-            checkout(repo, Tree.load(repo, result.merge_commit), str(host.CHECKOUT), link=True)
+            tree = Tree.load(repo, result.merge_commit)
+            preflight.require_checkout_room(tree, host.CHECKOUT.parent)
+            checkout(repo, tree, str(host.CHECKOUT), link=True)
             step.detail(str(host.CHECKOUT))
-    return State(
-        image=str(reference),
-        manifest_digest=str(result.manifest_digest),
+    return state.at(
+        host.PULLED,
         merge_commit=result.merge_commit,
         base_commit=result.base_commit,
-        version=version,
         fetched_bytes=result.fetched_bytes,
-        image_bytes=size,
     )
+
+
+def _preflight(
+    wanted: Wanted, repo: Repo, stack: ExitStack, reporter: Reporter
+) -> tuple[ImageSource, Preflight]:
+    """Find the image, and refuse it when it cannot go on this machine."""
+    signed = wanted.image(architecture=host.architecture(), reporter=reporter)
+    source = stack.enter_context(
+        open_source(signed.image, architecture=host.architecture(), signature=signed.signature)
+    )
+    free = preflight.free_in(host.LIVE if host.is_live() else host.REPO)
+    found = preflight.look(source, repo, signed.image, free=free)
+    for line in found.lines():
+        reporter.note(line)
+    if not found.is_booted:
+        found.require_room()
+    return source, found

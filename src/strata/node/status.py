@@ -83,6 +83,5 @@ def _now() -> str:
 
 def _is_behind(phase: str, state: str) -> bool:
     """Whether a machine in this state has what the phase works for."""
-    order = (host.NOTHING, host.PULLED, host.OVERLAID, host.FINISHED)
     wanted = next((known.result for known in PHASES if known.name == phase), host.FINISHED)
-    return order.index(state) >= order.index(wanted)
+    return host.ORDER.index(state) >= host.ORDER.index(wanted)
