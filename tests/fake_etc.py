@@ -30,6 +30,7 @@ NAMES = [
     "ünïcode",
     "n" * 255,
 ]
+KEY = "ssh/ssh_host_rsa_key"
 IMMUTABLE, FROZEN, GROWING = "immutable", "frozen", "growing"
 
 
@@ -46,6 +47,9 @@ def make(machine: FakeMachine) -> None:
         for folder in ("mounted", FROZEN):
             (top / folder).mkdir()
             (top / folder / "inside").write_text(text)
+    (machine.etc / "ssh").mkdir()
+    (machine.etc / KEY).write_text("private")
+    (machine.etc / KEY).chmod(0o640)
     os.mkfifo(machine.etc / "fifo")
     os.symlink("nowhere", machine.etc / "dangling")
     os.symlink("nowhere", booted / "link")

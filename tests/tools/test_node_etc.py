@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, leftovers
-from fake_etc import NAMES
+from fake_etc import KEY, NAMES
 from strata.core.text import shown
 
 pytestmark = pytest.mark.tools
@@ -45,11 +45,14 @@ def test_a_hostile_etc_is_merged_told_and_restored(tmp_path: Path, policy: str) 
     assert done["undone"], "the undoing left something"
     before, after = done["before"]["etc"], done["after"]["etc"]
     changed = {path for path in before | after if before.get(path) != after.get(path)}
-    accounts = {"passwd", "passwd-", "shadow", "shadow-", ".pwd.lock"}
+    accounts = {"passwd", "passwd-", "shadow", "shadow-", ".pwd.lock", KEY}
     ordinary = {*NAMES, "link", "same", "gone", "old", "old/file"}
     ordinary |= {"new", "new/deep", "new/deep/file"}
     assert changed - accounts == ordinary | (CONFLICTS if policy == "theirs" else set())
     assert done["after"]["litter"] == []
+    # Requirement R6.14: the image's sshd has no group that may read the key.
+    assert f"mode={0o640}" in before[KEY]
+    assert f"mode={0o600}" in after[KEY]
     # The dry run and the overlay's own words tell the same.
     planned = json.loads(done["dry"]["out"])
     assert {item["path"] for item in planned["changed"]} == {

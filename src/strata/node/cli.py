@@ -189,9 +189,8 @@ def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _overlay(arguments: argparse.Namespace, reporter: Reporter) -> None:
     config = NodeConfig.load()
     if arguments.dry_run:
-        plan = dryrun.overlay_plan(config)
-        lines = [*plan.lines(), merge.summary(plan)]
-        _show_intent("overlay", arguments, lines, plan.to_json())
+        intent = dryrun.overlay_plan(config)
+        _show_intent("overlay", arguments, intent.lines(), intent.to_json())
         return
     state = overlay(reporter, config)
     sys.stdout.write(f"overlaid {state.manifest_digest} in {state.overlay_seconds:.1f} s\n")
@@ -202,7 +201,7 @@ def _finish(arguments: argparse.Namespace, reporter: Reporter) -> None:
         dryrun.finish_plan()
         _show_intent("finish", arguments, [], {})
         return
-    finish(reporter)
+    finish(reporter, NodeConfig.load())
 
 
 def _show_intent(

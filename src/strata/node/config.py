@@ -18,8 +18,8 @@
                   "mine" (default), "theirs", "fail"
 
 Of image, release and late one is there; none only where the command line names the image:
-`strata.node.wanted` makes an image reference of them. The keys from `keep` to `probe_timeout_s` are
-read and have no effect yet: `pull` says so. Patterns are those of fnmatch.
+`strata.node.wanted` makes an image reference of them. `probe` and `probe_timeout_s` are read and
+have no effect yet: `pull` says so. Patterns are those of fnmatch.
 
 Everything else about the network is where skopeo looks for it: registries.conf and certs.d in
 /etc/containers, the system's CAs, the proxy in the unit's environment.
@@ -105,7 +105,7 @@ class NodeConfig:
     def without_effect(self) -> tuple[str, ...]:
         """The keys that are given and that no phase acts on yet."""
         given = self.to_json()
-        names = ("keep", "restart", "probe", "probe_timeout_s")
+        names = ("probe", "probe_timeout_s")
         return tuple(name for name in names if name in given)
 
     def to_json(self) -> dict[str, object]:

@@ -6,18 +6,42 @@ its own.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
 from strata.core.process import require_root
-from strata.node import finish, host, live, merge, mounts, overlay, preflight, undo
+from strata.core.text import shortened
+from strata.node import finish, host, live, merge, mounts, overlay, preflight, restarts, undo
 from strata.node.config import NodeConfig
 from strata.node.etcmerge import Plan
 from strata.node.host import State
 from strata.node.phases import PHASES
 from strata.node.preflight import Preflight
+from strata.node.restarts import Restart
 from strata.node.wanted import Wanted
 from strata.oci.source import open_source
 from strata.ostree.repo import Repo
+
+
+@dataclass(frozen=True)
+class OverlayIntent:
+    """What an overlay would do: to /etc, and to services that run."""
+
+    etc: Plan
+    services: tuple[Restart, ...]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        services = [
+            f"{item.action:8} {item.unit} ({item.reason}): {shortened(item.files, 3)}"
+            for item in self.services
+        ]
+        return [*self.etc.lines(), merge.summary(self.etc), *services]
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready values."""
+        return {**self.etc.to_json(), "services": [asdict(item) for item in self.services]}
 
 
 def phases_of(command: str) -> list[dict[str, str]]:
@@ -52,8 +76,8 @@ def pull_plan(wanted: Wanted, reporter: Reporter) -> Preflight:
     return found
 
 
-def overlay_plan(config: NodeConfig) -> Plan:
-    """What an overlay would do to /etc; nothing is changed. Raises NotRootError, StrataError."""
+def overlay_plan(config: NodeConfig) -> OverlayIntent:
+    """What an overlay would do; nothing is changed. Raises NotRootError, StrataError."""
     require_root("reading all of /etc")
     host.require_booted()
     mounts.join_machine()
@@ -67,7 +91,8 @@ def overlay_plan(config: NodeConfig) -> Plan:
     mounts.private_namespace()
     if host.is_live():
         live.show()
-    return merge.plan_now(config.etc)
+    changed = restarts.changed_files(host.USR, str(host.checkout_path() / "usr"))
+    return OverlayIntent(merge.plan_now(config.etc), restarts.plan(changed, config))
 
 
 def finish_plan() -> None:

@@ -32,6 +32,9 @@ CHECKOUT = Path("/ostree/repo/tmp/node-image")
 LIVE_MARK = Path("/run/ostree-live")
 LIVE = Path("/run/strata-node/live")
 DEPLOYMENTS = Path("/ostree/deploy")
+# There when SELinux is on, and when udev runs.
+SELINUX = Path("/sys/fs/selinux/enforce")
+UDEV = Path("/run/udev/control")
 KERNEL_ARGUMENTS = Path("/proc/cmdline")
 
 # How far a machine is, in order. BOOTED_NODE: it booted the node image, and needs no overlay.
@@ -44,7 +47,8 @@ ALREADY = (OVERLAID, FINISHED, BOOTED_NODE)
 
 @dataclass(frozen=True)
 class State:
-    """How far the machine is. Sizes in bytes, times in seconds; peaks are VmHWM."""
+    """How far the machine is. Sizes in bytes, times in seconds; peaks are VmHWM. restarted, left:
+    services that ran from files which the overlay changed."""
 
     phase: str = NOTHING
     image: str = ""
@@ -61,6 +65,8 @@ class State:
     etc_changed: int = 0
     etc_kept: tuple[str, ...] = ()
     kernel_note: str = ""
+    restarted: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     def save(self) -> None:
         """Write the state durably."""
@@ -75,7 +81,8 @@ class State:
         """The machine's state; the first phase when there is none. Raises DefinitionError."""
         try:
             document = json.loads(STATE.read_bytes())
-            document["etc_kept"] = tuple(document["etc_kept"])
+            for name in ("etc_kept", "restarted", "left"):
+                document[name] = tuple(document[name])
             return State(**document)
         except FileNotFoundError:
             return State()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from strata.core.events import Reporter
 from strata.core.files import mount_points
 from strata.core.text import shown
-from strata.node import etcapply, etcmerge, host
+from strata.node import etcapply, etcmerge, host, reconcile
 from strata.node.etcmerge import Plan
 
-# What systemd-sysusers writes in /etc; kept before, whatever the merge plans.
-ACCOUNTS = (
+# What systemd-sysusers and ldconfig write in /etc; saved before, whatever the merge plans.
+WRITTEN = (
+    "ld.so.cache",
+    "ld.so.cache~",
     ".pwd.lock",
     *(
         name + suffix
@@ -36,8 +38,9 @@ def plan_now(policy: str) -> Plan:
 def carry_out(plan: Plan) -> None:
     """Change /etc as planned; `undo.take_back` restores it. Raises StrataError."""
     points = _points()
-    accounts = [path for path in ACCOUNTS if _may_change(path, points)]
-    etcapply.carry_out(plan, _theirs(), host.ETC, host.BACKUP, also=accounts)
+    keys = [str(path.relative_to(host.ETC)) for path in reconcile.host_keys()]
+    also = [path for path in (*WRITTEN, *keys) if _may_change(path, points)]
+    etcapply.carry_out(plan, _theirs(), host.ETC, host.BACKUP, also=also)
 
 
 def summary(plan: Plan) -> str:
@@ -67,7 +70,7 @@ def _points() -> frozenset[str]:
 
 
 def _may_change(path: str, points: frozenset[str]) -> bool:
-    """Whether a file of accounts is one, or could become one."""
+    """Whether a path is a file, or could become one."""
     where = f"{host.ETC}/{path}"
     if where in points:
         return False

@@ -15,10 +15,10 @@ import time
 
 from strata.core.errors import StrataError
 from strata.core.events import Reporter
-from strata.core.process import Completed, os_error, require_root, run
+from strata.core.process import os_error, require_root, run
 from strata.core.text import shown
-from strata.node import host, live, merge, mounts, undo
-from strata.node.config import NodeConfig
+from strata.node import host, live, merge, mounts, reconcile, undo
+from strata.node.config import RESTART, NodeConfig
 from strata.node.host import State
 from strata.node.phases import MERGE, MOUNT, RECONCILE, agent_lock, phase, tell_interruption
 
@@ -90,7 +90,7 @@ def _overlay(state: State, config: NodeConfig, reporter: Reporter) -> State:
     with phase(MOUNT, reporter):
         _mount()
     with phase(RECONCILE, reporter):
-        _tell_the_system(reporter)
+        services = reconcile.tell_the_system(run, config, reporter)
     done = state.at(
         host.OVERLAID,
         overlay_seconds=round(time.monotonic() - started, 2),
@@ -98,6 +98,8 @@ def _overlay(state: State, config: NodeConfig, reporter: Reporter) -> State:
         etc_changed=len(plan.actions),
         etc_kept=tuple(shown(kept.path) for kept in plan.kept),
         kernel_note=kernel_note(),
+        restarted=tuple(item.unit for item in services if item.action == RESTART),
+        left=tuple(item.unit for item in services if item.action != RESTART),
     )
     with undo.undisturbed():
         done.save()
@@ -118,28 +120,6 @@ def _mount() -> None:
     # The flag of a recursive bind reaches only its top: each mount below gets its own.
     for point in (host.USR, modules):
         mounts.make_read_only(point)
-
-
-def _tell_the_system(reporter: Reporter) -> None:
-    """Users, folders, units: what an ordinary boot would have read from the new /usr."""
-    for title, command in (
-        ("make users", ["systemd-sysusers"]),
-        ("make folders", ["systemd-tmpfiles", "--create", "--exclude-prefix=/dev"]),
-        ("reload systemd", ["systemctl", "daemon-reload"]),
-    ):
-        with reporter.step(title):
-            done = run(command, check=False)
-            _accept(command, done)
-
-
-def _accept(command: list[str], done: Completed) -> None:
-    # systemd-tmpfiles exits 65 and 73 when single lines failed and the rest was done.
-    if done.status == 0 or (command[0] == "systemd-tmpfiles" and done.status in (65, 73)):
-        return
-    raise StrataError(
-        f"{command[0]} failed on the new /usr with status {done.status}",
-        context={"output": done.stderr},
-    )
 
 
 def kernel_note() -> str:

@@ -53,7 +53,10 @@ def take_back() -> bool:
         unmounted = True
     changed = etcapply.undo(host.ETC, host.BACKUP)
     if overlaid:
-        run(["systemctl", "daemon-reload"], check=False)  # the units are the booted ones again
+        # The units and rules are the booted ones again.
+        run(["systemctl", "daemon-reload"], check=False)
+        if host.UDEV.exists():
+            run(["udevadm", "control", "--reload"], check=False)
     return overlaid or unmounted or changed
 
 
@@ -67,7 +70,9 @@ def undo(reporter: Reporter) -> State:
     with undisturbed():
         found = take_back()
         if state.phase in (host.OVERLAID, host.FINISHED):
-            state = state.at(host.PULLED, etc_changed=0, etc_kept=(), kernel_note="")
+            state = state.at(
+                host.PULLED, etc_changed=0, etc_kept=(), kernel_note="", restarted=(), left=()
+            )
             state.save()
             journal.write("undo", journal.UNDONE)
     if found:
