@@ -1,8 +1,8 @@
 """A machine of folders, on which the agent's overlay runs for real and is ended at every step.
 
-Run it as `unshare --mount python fake_machine.py MODE FOLDER`: mounts are made and taken away in a
-namespace of its own. A *step* is one change of the disk or of the mounts, as Python's audit events
-tell them; `mounts.py` goes through ctypes, so its calls are counted apart.
+Run it as `unshare --mount python fake_machine.py MODE FOLDER …`: mounts are made and taken away in
+a namespace of its own. A *step* is one change of the disk or of the mounts, as Python's audit
+events tell them; `mounts.py` goes through ctypes, so its calls are counted apart.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from strata.core.events import silent
 from strata.core.files import mounts_under
 from strata.core.process import Completed, run
 from strata.node import etcapply, host, mounts, overlay, undo
+from strata.node.config import NodeConfig
 
 CHANGES = ("rename", "remove", "mkdir", "rmdir", "chmod", "chown", "link", "symlink", "utime")
 KILLED = 137
@@ -68,8 +69,12 @@ class FakeMachine:
         (self.root / "ostree").symlink_to("sysroot/ostree")
         replace(host.State(), phase=host.PULLED).save()
 
-    def run(self, argv: list[str], *, check: bool = True) -> Completed:
-        """The commands an overlay runs: of them, systemd-sysusers changes /etc."""
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout_s: float | None = None
+    ) -> Completed:
+        """The commands an overlay runs: of them, systemd-sysusers changes /etc. A probe is run."""
+        if argv[0].startswith("/"):
+            return run(argv, check=check, timeout_s=timeout_s)
         tick()
         if argv[0] == "systemd-sysusers":
             (self.etc / ".pwd.lock").touch()
@@ -227,12 +232,28 @@ def imports(machine: FakeMachine) -> dict[str, object]:
     return {"late": late, "statuses": told, "after": machine.look()}
 
 
+def probe(machine: FakeMachine, command: Sequence[str]) -> dict[str, object]:
+    """An overlay with a health probe, and what it leaves."""
+    machine.make()
+    before = machine.look()
+    told: dict[str, object] = {"status": 0}
+    try:
+        overlay.overlay(silent(), NodeConfig(probe=tuple(command), probe_timeout_s=0.5))
+    except StrataError as error:
+        told = error.to_json()
+    after = machine.look()
+    undo.take_back()
+    return {"told": told, "as before": after == before, "after": after}
+
+
 if __name__ == "__main__":
     fake = FakeMachine(Path(sys.argv[2]))
     mounts._mount = _counted(mounts._mount)
     mounts.unmount = _counted(mounts.unmount)
     if sys.argv[1] == "imports":
         result = imports(fake)
+    elif sys.argv[1] == "probe":
+        result = probe(fake, sys.argv[3:])
     else:
         sys.addaudithook(_audit)
         result = end_everywhere(fake)

@@ -18,9 +18,9 @@ from conftest import ROOT, leftovers
 pytestmark = pytest.mark.tools
 
 
-def on_a_fake_machine(mode: str, folder: Path) -> dict[str, Any]:
+def on_a_fake_machine(mode: str, folder: Path, *more: str) -> dict[str, Any]:
     driver = str(ROOT / "tests/fake_machine.py")
-    argv = ["unshare", "--mount", sys.executable, driver, mode, str(folder / "machine")]
+    argv = ["unshare", "--mount", sys.executable, driver, mode, str(folder / "machine"), *more]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert leftovers(folder) == []
@@ -61,3 +61,30 @@ def test_nothing_is_imported_once_usr_may_be_another_pythons(tmp_path: Path) -> 
     assert done["statuses"] == [0, 1]
     assert done["after"]["usr"] == "booted"
     assert done["late"] == []
+
+
+def test_a_healthy_machine_stays_overlaid(tmp_path: Path) -> None:
+    # The probe sees the new /usr.
+    who = f"{tmp_path}/machine/usr/who"
+    done = on_a_fake_machine("probe", tmp_path, "/bin/grep", "-q", "node", who)
+    assert done["told"] == {"status": 0}
+    assert (done["after"]["usr"], done["after"]["phase"]) == ("node", "overlaid")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["/bin/sh", "-c", "echo no kubelet >&2; exit 3"], "/bin/sh failed with status 3"),
+        (["/bin/sleep", "30"], "/bin/sleep did not finish within 0.5 s"),
+        (["/no/such/probe"], "/no/such/probe is not installed"),
+    ],
+)
+def test_an_overlay_that_leaves_no_healthy_machine_is_undone(
+    tmp_path: Path, command: list[str], told: str
+) -> None:
+    done = on_a_fake_machine("probe", tmp_path, *command)
+    assert done["told"]["message"] == f"the machine is not healthy with the node image: {told}"
+    assert "/usr and /etc are as they were" in done["told"]["hint"]
+    assert done["as before"]
+    if "sh" in command[0]:
+        assert "no kubelet" in done["told"]["context"]["output"]

@@ -111,7 +111,7 @@ def test_rules_decide_and_sshd_is_restarted_without_one() -> None:
         keep=("agent*.service",),
         restart={"chronyd.service": "leave", "c*.service": "restart", "node-*": "restart"},
     )
-    units = ("agent1.service", "chronyd.service", "crio.service", "sshd.service")
+    units: tuple[str, ...] = ("agent1.service", "chronyd.service", "crio.service", "sshd.service")
     units += ("dbus.service", "node-image-overlay.service")
     planned = plan({unit: ["lib/b", "lib/a"] for unit in units}, config)
     assert {item.unit: item.action for item in planned} == {

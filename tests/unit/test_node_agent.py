@@ -236,10 +236,6 @@ def test_without_an_image_the_configuration_is_named(
     path.write_text("[]")
     assert main(["pull"]) == 3
     assert "node.json is not an object" in capsys.readouterr().err
-    path.write_text('{"late": "/run/pullspec", "probe": ["true"]}')
-    monkeypatch.setattr("os.geteuid", lambda: 1)
-    assert main(["pull"]) == 6
-    assert "no effect yet: probe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -167,9 +167,6 @@ def _pull(arguments: argparse.Namespace, reporter: Reporter) -> None:
     named = SignedReference.parse_pullspec(arguments.image) if arguments.image else None
     wanted = Wanted(config, named)
     config.apply_environment()
-    idle = config.without_effect()
-    if idle:
-        reporter.warn(f"{PATH}: no effect yet: {', '.join(idle)}")
     if arguments.dry_run:
         found = dryrun.pull_plan(wanted, reporter)
         _show_intent("pull", arguments, found.lines(), found.to_json())
@@ -223,7 +220,7 @@ def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:
     require_root("undoing the overlay")
     mounts.join_machine()
     with agent_lock(reporter):
-        undo(reporter)
+        undo(reporter, NodeConfig.load())
 
 
 def _verify(arguments: argparse.Namespace, reporter: Reporter) -> None:

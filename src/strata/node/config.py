@@ -18,8 +18,7 @@
                   "mine" (default), "theirs", "fail"
 
 Of image, release and late one is there; none only where the command line names the image:
-`strata.node.wanted` makes an image reference of them. `probe` and `probe_timeout_s` are read and
-have no effect yet: `pull` says so. Patterns are those of fnmatch.
+`strata.node.wanted` makes an image reference of them. Patterns are those of fnmatch.
 
 Everything else about the network is where skopeo looks for it: registries.conf and certs.d in
 /etc/containers, the system's CAs, the proxy in the unit's environment.
@@ -101,12 +100,6 @@ class NodeConfig:
             return LEAVE
         found = (rule for pattern, rule in self.restart.items() if fnmatchcase(unit, pattern))
         return next(found, None)
-
-    def without_effect(self) -> tuple[str, ...]:
-        """The keys that are given and that no phase acts on yet."""
-        given = self.to_json()
-        names = ("probe", "probe_timeout_s")
-        return tuple(name for name in names if name in given)
 
     def to_json(self) -> dict[str, object]:
         """As the file has it, without what is as by default; `parse_config` reads it back."""

@@ -11,6 +11,7 @@ killed, the next run does.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 
 from strata.core.errors import StrataError
@@ -31,6 +32,7 @@ def overlay(reporter: Reporter, config: NodeConfig | None = None) -> State:
     Raises NotRootError, StrataError; the system is then as it was.
     """
     require_root("overlaying the node image")
+    config = config or NodeConfig()
     host.require_booted()
     mounts.join_machine()
     with agent_lock(reporter):
@@ -44,10 +46,10 @@ def overlay(reporter: Reporter, config: NodeConfig | None = None) -> State:
         tell_interruption(reporter)
         undo.recover(reporter)
         try:
-            done = _overlay(state, config or NodeConfig(), reporter)
+            done = _overlay(state, config, reporter)
         except BaseException as error:
             with undo.undisturbed():
-                undo.take_back()
+                undo.take_back(config)
                 if State.load() != state:
                     state.save()
             if isinstance(error, OSError):
@@ -91,6 +93,7 @@ def _overlay(state: State, config: NodeConfig, reporter: Reporter) -> State:
         _mount()
     with phase(RECONCILE, reporter):
         services = reconcile.tell_the_system(run, config, reporter)
+        probe(config, reporter)
     done = state.at(
         host.OVERLAID,
         overlay_seconds=round(time.monotonic() - started, 2),
@@ -120,6 +123,21 @@ def _mount() -> None:
     # The flag of a recursive bind reaches only its top: each mount below gets its own.
     for point in (host.USR, modules):
         mounts.make_read_only(point)
+
+
+def probe(config: NodeConfig, reporter: Reporter) -> None:
+    """Ask the configuration's command whether the machine is healthy. Raises StrataError."""
+    if not config.probe:
+        return
+    with reporter.step("ask whether the machine is healthy"):
+        try:
+            run(config.probe, timeout_s=config.probe_timeout_s)
+        except StrataError as error:
+            raise StrataError(
+                f"the machine is not healthy with the node image: {error.message}",
+                hint=f"see what {shlex.join(config.probe)} says, then run it again",
+                context=error.context,
+            ) from error
 
 
 def kernel_note() -> str:

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from strata.core.events import Reporter
 from strata.core.files import mounts_under
 from strata.core.process import run
-from strata.node import etcapply, host, journal, mounts
+from strata.node import etcapply, host, journal, mounts, restarts
+from strata.node.config import NodeConfig
 from strata.node.host import State
 
 
@@ -38,8 +39,10 @@ def is_overlaid() -> bool:
         return False
 
 
-def take_back() -> bool:
+def take_back(config: NodeConfig | None = None) -> bool:
     """Undo whatever an overlay has done so far; returns whether there was anything to undo.
+
+    Services that run from the node image's files are restarted by the same rules as before.
 
     The caller holds the agent's lock, and has preloaded what it needs. Raises StrataError when a
     mount does not go away.
@@ -57,10 +60,16 @@ def take_back() -> bool:
         run(["systemctl", "daemon-reload"], check=False)
         if host.UDEV.exists():
             run(["udevadm", "control", "--reload"], check=False)
+        services = restarts.changed_files(host.USR, host.USR)
+        restarts.carry_out(restarts.plan(services, config or NodeConfig()), _try)
     return overlaid or unmounted or changed
 
 
-def undo(reporter: Reporter) -> State:
+def _try(argv: list[str]) -> None:
+    run(argv, check=False)
+
+
+def undo(reporter: Reporter, config: NodeConfig | None = None) -> State:
     """Take an overlay back that went through; the pulled image stays, to be overlaid again.
 
     The caller holds the agent's lock. Raises StrataError.
@@ -68,7 +77,7 @@ def undo(reporter: Reporter) -> State:
     state = State.load()
     preload()
     with undisturbed():
-        found = take_back()
+        found = take_back(config)
         if state.phase in (host.OVERLAID, host.FINISHED):
             state = state.at(
                 host.PULLED, etc_changed=0, etc_kept=(), kernel_note="", restarted=(), left=()
@@ -77,7 +86,7 @@ def undo(reporter: Reporter) -> State:
             journal.write("undo", journal.UNDONE)
     if found:
         reporter.note("/usr is the booted one again, and /etc is as it was before the overlay")
-        reporter.warn("services that were started from the node image run on until they end")
+        reporter.warn("other services that were started from the node image run on until they end")
     else:
         reporter.note("nothing is overlaid: there is nothing to undo")
     return state
