@@ -16,7 +16,7 @@ from strata.core.errors import DigestError, InterruptedByUserError, StrataError
 from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
-from strata.node import dryrun, host, merge, mounts
+from strata.node import dryrun, host, mounts
 from strata.node.config import PATH, NodeConfig
 from strata.node.finish import finish
 from strata.node.overlay import overlay
