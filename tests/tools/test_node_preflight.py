@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from importlab import Lab, make_lab
+from fake_disk import Disk, make_disk
+from importlab import make_lab
 from layertar import Tar
 from strata.core.errors import ArchitectureError, NoSpaceError
 from strata.core.events import Noted, Reporter, silent
 from strata.core.process import Completed, run
-from strata.node import cli, finish, host, mounts, preflight
-from strata.node.config import NodeConfig
+from strata.node import cli, finish, host, preflight
 from strata.node.host import State
 from strata.node.overlay import overlay
-from strata.node.pull import pull
-from strata.node.wanted import Wanted
-from strata.oci.reference import SignedReference
 from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
 from strata.ostree.writer import writing
@@ -28,44 +24,13 @@ from strata.ostree.writer import writing
 pytestmark = pytest.mark.tools
 
 
-@dataclass
-class Disk:
-    """A machine on disk that has pulled nothing, and an image for it."""
-
-    lab: Lab
-    root: Path
-    repo: Repo
-
-    @property
-    def image(self) -> str:
-        return str(self.lab.reference())
-
-    def pull(self, reporter: Reporter | None = None) -> State:
-        wanted = Wanted(NodeConfig(), SignedReference.parse_pullspec(self.image))
-        return pull(wanted, retry_for_s=0, reporter=reporter or silent())
-
-    def files(self) -> set[str]:
-        return {str(path) for path in self.root.rglob("*")}
-
-
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A machine on disk that has pulled nothing, and an image for it."""
     lab = make_lab(tmp_path / "lab")
     lab.derive(Tar().add("usr/bin/new", os.urandom(300_000)).bytes())
-    root = tmp_path / "machine"
-    for name in ("STATE", "LOCK", "JOURNAL", "NOW", "BACKUP", "LIVE"):
-        monkeypatch.setattr(host, name, root / "run" / name.lower())
-    (root / "usr/lib").mkdir(parents=True)
-    (root / "usr/lib/os-release").write_text('ID=x\nVERSION="12.9"\nOSTREE_VERSION=12.9.1\n')
-    repo = Repo.init(root / "repo")
-    monkeypatch.setattr(host, "REPO", repo.path)
-    monkeypatch.setattr(host, "CHECKOUT", repo.path / "tmp/node-image")
-    monkeypatch.setattr(host, "USR", str(root / "usr"))
-    monkeypatch.setattr(host, "LIVE_MARK", root / "no")
-    monkeypatch.setattr(host, "require_booted", lambda: None)
-    for name in ("join_machine", "private_namespace"):
-        monkeypatch.setattr(mounts, name, lambda: None)
-    return Disk(lab, root, repo)
+    repo = Repo.init(tmp_path / "machine/repo")
+    return make_disk(lab, tmp_path / "machine", repo, monkeypatch)
 
 
 def test_a_pull_says_first_what_is_here_and_what_comes(disk: Disk) -> None:

@@ -23,6 +23,7 @@ from strata.node.overlay import overlay
 from strata.node.phases import agent_lock
 from strata.node.pull import pull
 from strata.node.status import Status
+from strata.node.switch import roll_back, switch
 from strata.node.telling import Telling
 from strata.node.undo import undo
 from strata.node.units import AGENT, LIVE_SIZE, MARKER, Installation, unit_files, write_units
@@ -78,6 +79,18 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(call=call)
         if call is not _undo:
             _add_dry_run(command)
+    switching = commands.add_parser(
+        "switch",
+        help="have the pulled image boot next",
+        description="Have the pulled image boot next, with this machine's /etc and kernel "
+        "arguments.",
+    )
+    switching.add_argument(
+        "--rollback",
+        action="store_true",
+        help="have the booted system boot next, or the one before",
+    )
+    switching.set_defaults(call=_switch)
     status = commands.add_parser(
         "status", help="how far this machine is", description="How far this machine is."
     )
@@ -221,6 +234,11 @@ def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:
     mounts.join_machine()
     with agent_lock(reporter):
         undo(reporter, NodeConfig.load())
+
+
+def _switch(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    done = roll_back(reporter) if arguments.rollback else switch(reporter)
+    sys.stdout.write(f"{done.deployment.commit} boots next, kernel {done.kernel or 'unknown'}\n")
 
 
 def _verify(arguments: argparse.Namespace, reporter: Reporter) -> None:

@@ -26,6 +26,9 @@ NOW = Path("/run/strata-node/now")
 BOOTED = Path("/run/ostree-booted")
 REPO = Path("/ostree/repo")
 SYSROOT = Path("/sysroot")
+# Where libostree looks for deployments and boot entries.
+ROOT = Path("/")
+BOOT = Path("/boot")
 CHECKOUT = Path("/ostree/repo/tmp/node-image")
 # On a live system the root is read-only and cannot be linked from: what differs is in memory, on a
 # tmpfs of its own (the agent's, or a unit's that is mounted there already).
@@ -47,11 +50,13 @@ ALREADY = (OVERLAID, FINISHED, BOOTED_NODE)
 
 @dataclass(frozen=True)
 class State:
-    """How far the machine is. Sizes in bytes, times in seconds; peaks are VmHWM. restarted, left:
-    services that ran from files which the overlay changed."""
+    """How far the machine is. Sizes in bytes, times in seconds; peaks are VmHWM. origin: the
+    image with who has to have signed it; restarted, left: services that ran from files which the
+    overlay changed."""
 
     phase: str = NOTHING
     image: str = ""
+    origin: str = ""
     manifest_digest: str = ""
     merge_commit: str = ""
     base_commit: str = ""

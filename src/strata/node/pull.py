@@ -22,6 +22,7 @@ from strata.node.phases import CHECKOUT, PREFLIGHT, PULL, agent_lock, phase, tel
 from strata.node.preflight import Preflight
 from strata.node.telling import Telling
 from strata.node.wanted import Wanted
+from strata.oci.reference import SignedReference
 from strata.oci.source import ImageSource, open_source
 from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
@@ -92,10 +93,11 @@ def _pull_once(wanted: Wanted, reporter: Reporter) -> State:
     repo = host.open_repo()
     with ExitStack() as stack:
         with phase(PREFLIGHT, reporter) as step:
-            source, found = _preflight(wanted, repo, stack, reporter)
+            source, signed, found = _preflight(wanted, repo, stack, reporter)
             step.detail(found.summary())
         state = State(
             image=str(found.image),
+            origin=str(signed),
             manifest_digest=found.manifest_digest,
             version=found.node_version,
             image_bytes=found.image_bytes,
@@ -126,7 +128,7 @@ def _pull_once(wanted: Wanted, reporter: Reporter) -> State:
 
 def _preflight(
     wanted: Wanted, repo: Repo, stack: ExitStack, reporter: Reporter
-) -> tuple[ImageSource, Preflight]:
+) -> tuple[ImageSource, SignedReference, Preflight]:
     """Find the image, and refuse it when it cannot go on this machine."""
     signed = wanted.image(architecture=host.architecture(), reporter=reporter)
     source = stack.enter_context(
@@ -138,4 +140,4 @@ def _preflight(
         reporter.note(line)
     if not found.is_booted:
         found.require_room()
-    return source, found
+    return source, signed, found
