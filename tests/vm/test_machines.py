@@ -119,7 +119,8 @@ def test_a_machine_is_set_up_and_gets_its_node_layer(
         status = look_after(machine, before)
         assert status["manifest_digest"] == digest
         if case.form == DISK:
-            reboot(machine, before)
+            boot_old_deployment(machine, before)
+            boot_node_image(machine)
 
 
 def config_of(boot_lab: BootLab, folder: Path, digest: str) -> bytes:
@@ -208,18 +209,39 @@ def look_after(machine: QemuMachine, before: Facts) -> dict[str, object]:
     return status
 
 
-def reboot(machine: QemuMachine, before: Facts) -> None:
-    """The disk comes up on the deployment it had, Ignition does not run again, and the image is
-    overlaid again without being fetched."""
-    machine.sh("echo changed >/etc/strata-test; systemctl reboot", check=False)
-    machine.wait_for("login:", BOOT_S)  # the first boot's
+def reboot(machine: QemuMachine) -> Facts:
+    """Boot again; the node layer is there, in whichever way."""
+    old = gather(machine).boot_id
+    machine.sh("systemctl reboot", check=False)
+    machine.wait_for("login:", BOOT_S)  # the boot's before
     machine.wait_for("login:", BOOT_S)
     machine.wait_for_ssh(BOOT_S)
-    assert wait_for_node(machine).boot_id != before.boot_id
-    assert agent(machine, "status", "--json")["fetched_bytes"] == 0
+    after = wait_for_node(machine)
+    assert after.boot_id != old
+    return after
+
+
+def boot_old_deployment(machine: QemuMachine, before: Facts) -> None:
+    """The disk comes up on the deployment it had, Ignition does not run again, and the image is
+    overlaid again without being fetched."""
+    machine.sh("echo changed >/etc/strata-test")
+    assert reboot(machine).release == before.release
+    status = agent(machine, "status", "--json")
+    assert (status["phase"], status["fetched_bytes"]) == ("finished", 0)
     assert "ignition.firstboot" not in machine.sh("cat /proc/cmdline").stdout
     assert machine.sh("cat /etc/strata-test").stdout == "changed\n"
     assert len(set(machine.sh("cat /var/lib/traces").stdout.split())) == 2
+
+
+def boot_node_image(machine: QemuMachine) -> None:
+    """What was switched to is what boots: no overlay, and /etc as it was."""
+    merged = str(agent(machine, "status", "--json")["merge_commit"])
+    assert merged in machine.run(AGENT, "switch").stdout
+    reboot(machine)
+    assert agent(machine, "status", "--json")["phase"] == "nothing"
+    assert machine.sh("ostree admin status").stdout.split()[:3] == ["*", "strata", f"{merged}.0"]
+    assert machine.sh("findmnt -no SOURCE /usr").stdout.count("\n") == 1
+    assert machine.sh("cat /etc/strata-test").stdout == "changed\n"
 
 
 # --- what the six do not cover -------------------------------------------------------------------
