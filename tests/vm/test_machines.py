@@ -23,6 +23,7 @@ from bootlab import BootLab, NodeImages, bootstrap
 from strata.bootimage.ignition import Config, File
 from strata.machine.facts import Facts, gather
 from strata.machine.qemu import BIOS, HOST, UEFI, QemuMachine
+from strata.node import host
 from strata.node.units import AGENT
 
 pytestmark = pytest.mark.vm
@@ -38,6 +39,7 @@ Before=node-image-pull-pre.target
 Type=oneshot
 ExecStart=/bin/sh -c 'until [ -e {GO} ] || [ -e /var/lib/held ]; do sleep 0.2; done'
 ExecStart=/usr/bin/touch /var/lib/held
+ExecStart=/usr/bin/sync --file-system /var/lib/held
 [Install]
 WantedBy=node-image-pull-pre.target
 """
@@ -245,6 +247,29 @@ def boot_node_image(machine: QemuMachine) -> None:
 
 
 # --- what the six do not cover -------------------------------------------------------------------
+
+
+def test_power_that_fails_half_way_does_no_harm(
+    boot_lab: BootLab, node_images: NodeImages, tmp_path: Path
+) -> None:
+    """Once while layers come, and once in the overlay: the machine goes on by itself."""
+    with boot_lab.guest(
+        DISK,
+        tmp_path,
+        ignition=config_of(boot_lab, tmp_path, node_images.same),
+        disk_bytes=12 * GIB,
+        network_namespace=node_images.registry.path,
+    ) as machine:
+        machine.wait_for_ssh(BOOT_S)
+        machine.sh(f"touch {GO}")
+        for phase, more_s in (("pull", 5), ("merge", 0)):
+            began = f"until grep -qs '\"{phase}\"' {host.JOURNAL}; do sleep 0.1; done"
+            machine.sh(f"{began}; sleep {more_s}", timeout_s=BOOT_S)
+            machine.reset()
+            machine.wait_for("login:", BOOT_S)
+            machine.wait_for_ssh(BOOT_S)
+        before = gather(machine)
+        look_after(machine, before)
 
 
 def test_a_live_iso_boots_under_bios(boot_lab: BootLab, tmp_path: Path) -> None:
