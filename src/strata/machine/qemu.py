@@ -252,7 +252,9 @@ class QemuMachine:
             raise self._failure(f"QEMU ended with status {status}: {log}")
 
     def reset(self) -> None:
-        """Push the reset button: what was not written to the disk is lost."""
+        """Push the reset button: what was not written to the disk is lost. What is on the console
+        already is passed over by `wait_for`."""
+        self._read_bytes = self.console.stat().st_size
         self.monitor.execute("system_reset")
 
     def cut_power(self) -> None:
