@@ -11,7 +11,7 @@ import pytest
 from fake_disk import Disk, make_disk
 from importlab import make_lab
 from layertar import Tar
-from strata.core.errors import ArchitectureError, NoSpaceError
+from strata.core.errors import ArchitectureError, DefinitionError, NoSpaceError
 from strata.core.events import Noted, Reporter, silent
 from strata.core.process import Completed, run
 from strata.node import cli, finish, host, preflight
@@ -139,3 +139,17 @@ def test_a_machine_that_booted_the_node_image_has_nothing_to_do(
     monkeypatch.setattr(finish, "run", record)
     assert finish.finish(silent()).phase == host.BOOTED_NODE
     assert ran == [["systemctl", "--no-block", "isolate", "multi-user.target"]]
+
+
+def test_units_that_wait_for_each_other_are_named(disk: Disk) -> None:
+    """Requirement R6.22."""
+    units = disk.root / "etc/systemd/system"
+    units.mkdir(parents=True)
+    wants = "[Unit]\nWants=a.service b.service\n"
+    (units / "node-image-overlay.target").write_text(wants)
+    for name, after in (("a", "b"), ("b", "a")):
+        text = f"[Unit]\nAfter={after}.service\n[Service]\nExecStart=true\n"
+        (units / f"{name}.service").write_text(text)
+    with pytest.raises(DefinitionError, match="the units wait for each other: "):
+        disk.pull()
+    assert disk.repo.refs() == {}

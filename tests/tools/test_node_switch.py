@@ -47,7 +47,6 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     repo = Repo.open(root / "ostree/repo")
     base = lab.pull(repo, "booted").merge_commit
     run(["ostree", "admin", "deploy", at, "--os=node", "--karg=console=ttyS0", base])
-    monkeypatch.setattr(host, "ROOT", root)
     monkeypatch.setattr(host, "SYSROOT", root)
     monkeypatch.setattr(host, "BOOT", root / "boot")
     made = make_disk(lab, root, repo, monkeypatch)

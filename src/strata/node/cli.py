@@ -17,6 +17,7 @@ from strata.core.events import Reporter, json_lines, plain
 from strata.core.process import os_error, require_root
 from strata.core.text import shown
 from strata.node import dryrun, host, mounts
+from strata.node.bundle import bundle
 from strata.node.config import PATH, NodeConfig
 from strata.node.finish import finish
 from strata.node.overlay import overlay
@@ -96,6 +97,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(call=_status)
+    bundling = commands.add_parser(
+        "bundle",
+        help="collect what support needs, without secrets",
+        description="Collect the agent's state, journal and plans, and what the machine says of "
+        "its units, mounts and disks, in a .tar.gz without secrets.",
+    )
+    bundling.add_argument("dest", metavar="FILE", type=Path, help="the archive to write")
+    bundling.set_defaults(call=_bundle)
     verifying = commands.add_parser(
         "verify",
         help="read all of /usr and compare it with the node image",
@@ -239,6 +248,11 @@ def _undo(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _switch(arguments: argparse.Namespace, reporter: Reporter) -> None:
     done = roll_back(reporter) if arguments.rollback else switch(reporter)
     sys.stdout.write(f"{done.deployment.commit} boots next, kernel {done.kernel or 'unknown'}\n")
+
+
+def _bundle(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    names = bundle(arguments.dest, reporter)
+    sys.stdout.write(f"{arguments.dest}: {', '.join(names)}\n")
 
 
 def _verify(arguments: argparse.Namespace, reporter: Reporter) -> None:

@@ -16,6 +16,7 @@ from strata.container.labels import VERSION
 from strata.container.stored import MANIFEST_DIGEST
 from strata.core.errors import NoSpaceError, StrataError
 from strata.node import host
+from strata.node.units.order import read_units, require_order
 from strata.oci.reference import ImageReference
 from strata.oci.source import ImageSource
 from strata.ostree.repo import Repo
@@ -87,8 +88,9 @@ def look(
 ) -> Preflight:
     """What pulling an image into a repository would do. free: bytes and names that can be had.
 
-    Raises ImageError, ObjectError.
+    Raises ImageError, ObjectError, DefinitionError when the machine's units wait for each other.
     """
+    require_order(read_units(host.ROOT))
     layers = plan_import(source, repo, reference=reference)
     fetched = sum(layer.fetched_bytes for layer in layers)
     return Preflight(
