@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from importlab import make_tree
+from fake_disk import make_disk
+from importlab import make_lab, make_tree
+from layertar import Tar
 from strata.core.events import silent
-from strata.node import host
+from strata.node import cli, host
 from strata.node.verify import compare, verify
 from strata.ostree.checkout import checkout
 from strata.ostree.repo import Repo
@@ -67,9 +69,9 @@ def test_a_change_is_found(
     repo, commit, top = usr
     tree = Tree.load(repo, commit).folder("usr")
     assert tree is not None
-    assert compare(tree, str(top), commit).differences == ()
+    assert compare(tree, str(top)).differences == ()
     change(top / path)
-    found = compare(tree, str(top), commit).differences
+    found = compare(tree, str(top)).differences
     assert [(item.path, item.what) for item in found] == [(path, what)]
 
 
@@ -90,3 +92,32 @@ def test_modules_are_the_booted_ones_and_all_else_is_read(
     ]
     assert (done.files, done.differences) == (len(on_disk), ())
     assert done.size_bytes == sum(path.lstat().st_size for path in on_disk)
+
+
+def test_a_machine_that_booted_an_image_is_verified_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `switch` and a reboot: no state is left of the overlay, and the modules count too."""
+    lab = make_lab(tmp_path / "lab")
+    lab.derive(Tar().add("usr/lib/modules/6.1/vmlinuz", b"kernel").bytes())
+    repo = Repo.init(tmp_path / "repo")
+    disk = make_disk(lab, tmp_path / "machine", repo, monkeypatch)
+    monkeypatch.setattr(host, "booted_commit", lambda: lab.commit)
+    lab.pull(repo, "base")
+    assert cli.main(["verify"]) == 1
+    assert "nothing is overlaid, and this machine did not boot an image" in capsys.readouterr().err
+    booted = lab.pull(repo)
+    monkeypatch.setattr(host, "booted_commit", lambda: booted.merge_commit)
+    checkout(repo, Tree.load(repo, booted.merge_commit), str(tmp_path / "out"), link=False)
+    monkeypatch.setattr(host, "USR", str(tmp_path / "out/usr"))
+    assert cli.main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"booted {booted.manifest_digest}: ")
+    assert out.endswith(", 0 differ\n")
+    (tmp_path / "out/usr/lib/modules/6.1/vmlinuz").write_text("another")
+    assert cli.main(["verify"]) == 10
+    assert "/usr/lib/modules/6.1/vmlinuz has another content" in capsys.readouterr().out
+    assert disk.pull().phase == host.BOOTED_NODE
+    assert cli.main(["verify"]) == 10
+    host.State(phase=host.PULLED).save()
+    assert cli.main(["verify"]) == 1

@@ -29,7 +29,7 @@ from strata.node.telling import Telling
 from strata.node.undo import undo
 from strata.node.units import AGENT, LIVE_SIZE, MARKER, Installation, unit_files, write_units
 from strata.node.units.order import read_units, require_order
-from strata.node.verify import verify
+from strata.node.verify import OVERLAY, verify
 from strata.node.wanted import Wanted
 from strata.oci.reference import SignedReference
 
@@ -109,7 +109,8 @@ def make_parser() -> argparse.ArgumentParser:
         "verify",
         help="read all of /usr and compare it with the node image",
         description="Read every file of the mounted /usr and compare it with the node image's "
-        "commit. Ends with 10 when anything differs.",
+        "commit, or with the booted image's where nothing is overlaid. Ends with 10 when anything "
+        "differs.",
     )
     verifying.add_argument("--json", action="store_true", help="as JSON")
     verifying.set_defaults(call=_verify)
@@ -262,13 +263,14 @@ def _verify(arguments: argparse.Namespace, reporter: Reporter) -> None:
     else:
         for item in done.differences:
             sys.stdout.write(f"/usr/{shown(item.path)} {item.what}\n")
+        modules = "; /usr/lib/modules is the booted one's" if done.of == OVERLAY else ""
         sys.stdout.write(
-            f"{done.files} files and {done.folders} folders read, {len(done.differences)} differ; "
-            "/usr/lib/modules is the booted one's\n"
+            f"{done.of} {done.image}: {done.files} files and {done.folders} folders read, "
+            f"{len(done.differences)} differ{modules}\n"
         )
     if done.differences:
         raise DigestError(
-            f"/usr differs from the node image in {len(done.differences)} places",
+            f"/usr differs from the image in {len(done.differences)} places",
             hint="strata-node undo, then overlay again; look for a damaged disk",
         )
 

@@ -1,8 +1,12 @@
-"""Verify: every file of the mounted /usr against the node image's commit.
+"""Verify: every file of the mounted /usr against the commit of the image it is of.
+
+With an overlay that is the node image's; on a machine that booted an image, as after `switch` and a
+reboot, where nothing of an overlay is left, it is the booted deployment's.
 
 Content, type, mode, owner and extended attributes are those the commit's objects have: a file's
 checksum is computed anew from the disk, a folder's metadata is compared, and a name that is there
-beyond the commit is told. Only /usr/lib/modules is not looked into: it stays the booted one's.
+beyond the commit is told. Under an overlay /usr/lib/modules is not looked into: it is the booted
+one's.
 Memory is one tree of names and one piece of a file for each thread.
 """
 
@@ -10,19 +14,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from strata.core.errors import ObjectError, StrataError
 from strata.core.events import Reporter
-from strata.node import host
+from strata.node import host, preflight
 from strata.node.host import State
 from strata.ostree.objects import Checksum
+from strata.ostree.repo import Repo
 from strata.ostree.scan import dir_meta, file_checksum
 from strata.ostree.tree import Tree
 
-BOOTED = frozenset({"lib/modules"})
+MODULES = "lib/modules"
+OVERLAY, BOOTED = "overlay", "booted"
 _BATCH = 256
 
 
@@ -35,38 +41,56 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Compared:
     """What was read, and what differs. size_bytes: of the files' content."""
 
-    commit: str
     files: int
     folders: int
     size_bytes: int
     differences: tuple[Difference, ...]
 
 
+@dataclass(frozen=True)
+class Verified(Compared):
+    """And of what. of: OVERLAY or BOOTED; image: its manifest's digest; commit: its own."""
+
+    of: str
+    image: str
+    commit: str
+
+
 def verify(reporter: Reporter, *, threads: int = 2) -> Verified:
-    """Read the whole mounted /usr. Raises StrataError when nothing is overlaid, ObjectError."""
+    """Read the whole mounted /usr. Raises StrataError when it is of no image, ObjectError."""
     state = State.load()
-    if state.phase not in (host.OVERLAID, host.FINISHED):
+    of, image, commit = OVERLAY, state.manifest_digest, state.merge_commit
+    repo = host.open_repo()
+    if state.phase in (host.NOTHING, host.BOOTED_NODE):
+        of, image = BOOTED, preflight.booted_image()
+        if not image:
+            raise StrataError(
+                "nothing is overlaid, and this machine did not boot an image",
+                hint="run strata-node pull and overlay first",
+            )
+        repo, commit = Repo.open(host.REPO), host.booted_commit()
+    elif state.phase == host.PULLED:
         raise StrataError(
             "the node image is not overlaid: there is nothing to verify",
             hint="run strata-node overlay first",
         )
     with reporter.step("verify /usr") as step:
-        repo = host.open_repo()
-        usr = Tree.load(repo, state.merge_commit).folder("usr")
+        usr = Tree.load(repo, commit).folder("usr")
         if usr is None:
-            raise ObjectError(f"the commit {state.merge_commit} has no /usr")
-        done = compare(usr, host.USR, state.merge_commit, threads=threads)
+            raise ObjectError(f"the commit {commit} has no /usr")
+        without = frozenset({MODULES} if of == OVERLAY else ())
+        read = compare(usr, host.USR, without=without, threads=threads)
         step.detail(
-            f"{done.files} files, {done.size_bytes / 1e6:.1f} MB, {len(done.differences)} differ"
+            f"{read.files} files, {read.size_bytes / 1e6:.1f} MB, {len(read.differences)} differ"
         )
-    return done
+    return Verified(**vars(read), of=of, image=image, commit=commit)
 
 
-def compare(tree: Tree, top: str, commit: str, *, threads: int = 2) -> Verified:
-    """Compare a folder on disk with a tree; `BOOTED` folders are left out."""
+def compare(tree: Tree, top: str, *, without: Collection[str] = (), threads: int = 2) -> Compared:
+    """Compare a folder on disk with a tree. without: folders that are not looked into."""
     found: list[Difference] = []
     files = folders = size = 0
     pending: list[tuple[str, Checksum]] = []
@@ -75,7 +99,7 @@ def compare(tree: Tree, top: str, commit: str, *, threads: int = 2) -> Verified:
         return _file(top, *item)
 
     with ThreadPoolExecutor(threads) as pool:
-        for path, folder in _folders(tree):
+        for path, folder in _folders(tree, without):
             folders += 1
             found += _folder(top, path, folder)
             pending += ((_join(path, name), folder.files[name]) for name in sorted(folder.files))
@@ -88,15 +112,15 @@ def compare(tree: Tree, top: str, commit: str, *, threads: int = 2) -> Verified:
             files, size = files + 1, size + length
             found += [difference] if difference else []
     ordered = tuple(sorted(found, key=lambda item: item.path))
-    return Verified(commit, files, folders, size, ordered)
+    return Compared(files, folders, size, ordered)
 
 
-def _folders(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
+def _folders(tree: Tree, without: Collection[str], path: str = "") -> Iterator[tuple[str, Tree]]:
     yield path, tree
     for name in sorted(tree.dirs):
         where = _join(path, name)
-        if where not in BOOTED:
-            yield from _folders(tree.dirs[name], where)
+        if where not in without:
+            yield from _folders(tree.dirs[name], without, where)
 
 
 def _join(path: str, name: str) -> str:
