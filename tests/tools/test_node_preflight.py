@@ -153,3 +153,21 @@ def test_units_that_wait_for_each_other_are_named(disk: Disk) -> None:
     with pytest.raises(DefinitionError, match="the units wait for each other: "):
         disk.pull()
     assert disk.repo.refs() == {}
+
+
+def test_success_is_recorded_before_the_isolate(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requirement R6.10: the isolate may end the unit that asks for it."""
+    State(phase=host.OVERLAID).save()
+    recorded: list[str] = []
+
+    def isolate(argv: list[str]) -> Completed:
+        recorded.append(State.load().phase)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "run", isolate)
+    with pytest.raises(KeyboardInterrupt):
+        finish.finish(silent())
+    assert recorded == [host.FINISHED]
+    assert State.load().phase == host.FINISHED
