@@ -37,13 +37,13 @@ class FakeMachine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.etc, self.usr = root / "etc", root / "usr"
-        self.checkout = root / "sysroot/ostree/repo/tmp/node-image"
+        self.checkout = root / "sysroot/ostree/node-image"
         host.STATE = root / "run/state.json"
         host.BACKUP = root / "run/etc-before"
         host.LOCK = root / "run/lock"
         host.JOURNAL, host.NOW = root / "run/journal.jsonl", root / "run/now"
         # As on a machine: /ostree is a link, and the kernel names mounts by their real path.
-        host.CHECKOUT = root / "ostree/repo/tmp/node-image"
+        host.CHECKOUT = root / "ostree/node-image"
         host.ETC, host.USR = str(self.etc), str(self.usr)
         host.require_booted = lambda: None
         mounts.join_machine = lambda: None

@@ -71,4 +71,4 @@ class PullingMachine:
 
     def checked_out(self, path: str) -> bytes:
         """A file of the pulled image, as the overlay would show it."""
-        return (self.root / "ostree/repo/tmp/node-image" / path).read_bytes()
+        return (self.root / "ostree/node-image" / path).read_bytes()

@@ -85,7 +85,7 @@ class Site:
     def require_nothing_half_written(self) -> None:
         """No checkout, and a repository that is in order."""
         fsck(self.machine.repo)
-        assert not (self.machine.root / "ostree/repo/tmp/node-image").exists()
+        assert not (self.machine.root / "ostree/node-image").exists()
 
 
 @pytest.fixture

@@ -234,4 +234,4 @@ def test_a_digest_that_names_nothing_is_no_other_image(site: Site) -> None:
     image = f"{UNREACHABLE}/lab/node@sha256:{'0' * 64}"
     said = site.refusal(REGISTRY, "--image", image, *MIRROR)
     assert f"{image}: there is no such image (its mirror)" in said
-    assert not (site.machine.root / "ostree/repo/tmp/node-image").exists()
+    assert not (site.machine.root / "ostree/node-image").exists()

@@ -39,7 +39,7 @@ def test_an_overlay_that_ends_at_any_step_is_taken_back_whole(tmp_path: Path) ->
     assert done["before"]["mounts"] == []
     assert done["after"]["mounts"] == sorted(
         [
-            f"{machine}/sysroot/ostree/repo/tmp/node-image/usr/lib/modules",
+            f"{machine}/sysroot/ostree/node-image/usr/lib/modules",
             f"{machine}/usr",
             f"{machine}/usr/lib/modules",
         ]

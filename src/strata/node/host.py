@@ -29,7 +29,9 @@ SYSROOT = Path("/sysroot")
 # Where libostree looks for deployments and boot entries.
 ROOT = Path("/")
 BOOT = Path("/boot")
-CHECKOUT = Path("/ostree/repo/tmp/node-image")
+# On the repository's file system, for hard links; not in its tmp, from which libostree removes what
+# is a day old: a checkout's times are 0, and it may be the running /usr.
+CHECKOUT = Path("/ostree/node-image")
 # On a live system the root is read-only and cannot be linked from: what differs is in memory, on a
 # tmpfs of its own (the agent's, or a unit's that is mounted there already).
 LIVE_MARK = Path("/run/ostree-live")
