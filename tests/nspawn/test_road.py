@@ -232,3 +232,12 @@ def test_the_units_did_not_fail(road: Road) -> None:
         unit = f"node-image-{name}.service"
         shown = road.machine.run("systemctl", "show", "-P", "Result", unit).stdout
         assert shown == "success\n"
+
+
+def test_what_support_needs_is_in_one_archive(road: Road) -> None:
+    road.machine.run(AGENT, "bundle", "/run/bundle.tar.gz")
+    unpacked = road.machine.run("tar", "-xzOf", "/run/bundle.tar.gz").stdout
+    for text in ("node-image-pull.service", road.merge_commit, "/dev/shm", "ostree admin status"):
+        assert text in unpacked
+    names = road.machine.run("tar", "-tzf", "/run/bundle.tar.gz").stdout.split()
+    assert "strata-node/journal.txt" in names

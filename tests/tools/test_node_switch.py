@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import pytest
 from fake_disk import Disk, make_disk
 from importlab import make_lab
 from layertar import Tar
-from strata.core.errors import StrataError, ToolFailedError
+from strata.core.errors import StrataError, ToolFailedError, ToolMissingError
 from strata.core.events import Noted, Reporter, silent
 from strata.core.files import remove_tree
-from strata.core.process import run
+from strata.core.process import Completed, run
 from strata.node import cli, host, switch
 from strata.ostree import libostree
 from strata.ostree.libostree import Deployed, deployments
@@ -87,6 +87,8 @@ def test_the_pulled_image_boots_next_with_etc_and_arguments(disk: Disk) -> None:
     deployed = folder(disk, rows[0])
     assert (deployed / "usr/bin/new").read_text() == "new"
     assert (deployed / "etc/mine").read_text() == "mine"
+    # libostree empties a repository's tmp of what is old, and a checkout's times are 0.
+    assert (host.CHECKOUT / "usr/bin/new").read_text() == "new"
     assert "console=ttyS0" in boots_next(disk)
     assert deployed.with_suffix(".0.origin").read_text().splitlines()[:2] == [
         "[origin]",
@@ -136,3 +138,17 @@ def test_there_must_be_something_to_go_to(disk: Disk, monkeypatch: pytest.Monkey
 def test_a_folder_that_is_no_sysroot_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ToolFailedError, match=r"reading the deployments of .*/nowhere failed: "):
         deployments(tmp_path / "nowhere")
+
+
+def test_a_machine_without_bwrap_is_told_so(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk.pull()
+    before = deployments(disk.root)
+    told = 'echo "error: Failed to execute child process /usr/bin/bwrap (No such file)" >&2; exit 1'
+
+    def failing(argv: list[str], *, error: Callable[[str], StrataError | None]) -> Completed:
+        return run(["sh", "-c", told], error=error)
+
+    monkeypatch.setattr(switch, "run", failing)
+    with pytest.raises(ToolMissingError, match="bwrap is not installed"):
+        switch.switch(silent())
+    assert deployments(disk.root) == before

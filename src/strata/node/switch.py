@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from strata.core.errors import StrataError
+from strata.core.errors import StrataError, ToolMissingError
 from strata.core.events import Reporter
 from strata.core.files import scratch_dir
 from strata.core.process import require_root, run
@@ -91,8 +91,20 @@ def _deploy(state: State, stateroot: str) -> None:
             [
                 *("ostree", "admin", "deploy", f"--sysroot={host.ROOT}", f"--os={stateroot}"),
                 *(f"--origin-file={path}", state.merge_commit),
-            ]
+            ],
+            error=_no_bwrap,
         )
+
+
+def _no_bwrap(output: str) -> StrataError | None:
+    """Where an image has an SELinux policy, libostree runs semodule in it, by bwrap."""
+    if "bwrap" not in output or "No such file" not in output:
+        return None
+    return ToolMissingError(
+        "bwrap is not installed, in which ostree runs the image's SELinux tools",
+        hint="add bubblewrap to the CoreOS layer",
+        context={"output": output},
+    )
 
 
 def _kernel(commit: str) -> str:
