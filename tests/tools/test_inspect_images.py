@@ -275,7 +275,7 @@ def test_packages_equal_rpms_own(built_store: Path, unpacked: Path, tmp_path: Pa
 
 def test_inspect_shows_layers_and_packages(built_store: Path, strata: Strata) -> None:
     text = strata("image", "inspect", f"oci:{built_store}:{NODE}").stdout
-    assert "packages     260, by the package list in layer 82" in text
+    assert "packages     261, by the package list in layer 82" in text
     assert "kubernetes-client" in text
     document = json.loads(strata("image", "inspect", f"oci:{built_store}:{NODE}", "--json").stdout)
     record = json.loads((built_store / f"records/{NODE}.json").read_text())["outputs"]

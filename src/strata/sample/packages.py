@@ -20,7 +20,7 @@ BASEOS = (
     # kernel, boot, deployments
     *("linux-image-cloud-amd64 kmod udev systemd systemd-sysv systemd-resolved dbus".split()),
     *("ostree ostree-boot dracut dracut-network ignition cpio curl zstd xz-utils".split()),
-    *("libpam-systemd libpam-modules libpam-runtime".split()),
+    *("bubblewrap libpam-systemd libpam-modules libpam-runtime".split()),
     # packages, containers, network
     *("rpm podman skopeo crun conmon netavark".split()),
     *("network-manager iproute2 iputils-ping iptables nftables".split()),
