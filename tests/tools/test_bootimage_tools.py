@@ -243,3 +243,24 @@ def test_unknown_boot_images_are_refused(
 ) -> None:
     with pytest.raises(error, match=why):
         prepare_bootimage(boot_lab.context, target, silent())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--on qemu coreos/sample-12", "coreos/sample-12 cannot be run under QEMU"),
+        ("--on qemu bootimage/sample-12:raw", "is for a machine's own disk"),
+        ("--on qemu node/4.19 --base oci:x:y", "--base is for --on nspawn"),
+        ("node/4.19 --ssh", "--ignition and --ssh are for --on qemu"),
+        ("bootimage/sample-12:qcow2", "cannot be run under systemd-nspawn"),
+        ("--on qemu bootimage/sample-12:pxe --ignition /nowhere", "/nowhere cannot be read"),
+    ],
+)
+def test_what_cannot_be_run_is_told(
+    boot_lab: BootLab, strata: Strata, words: str, said: str
+) -> None:
+    store = boot_lab.context.workspace.store
+    done = strata("-C", str(SAMPLE), "--store", str(store), "run", *words.split(), check=False)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert not list(boot_lab.context.workspace.machines.glob("*"))

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from bootlab import BootLab, NodeImages, bootstrap
+from conftest import SAMPLE, Strata
 from strata.bootimage.ignition import Config, File
 from strata.machine.facts import Facts, gather
 from strata.machine.qemu import BIOS, HOST, UEFI, QemuMachine
@@ -270,12 +271,15 @@ def test_power_that_fails_half_way_does_no_harm(
         look_after(machine, before)
 
 
-def test_a_live_iso_boots_under_bios(boot_lab: BootLab, tmp_path: Path) -> None:
-    ignition = Config(users=[("root", [boot_lab.key.public])]).to_bytes()
-    with boot_lab.guest(ISO, tmp_path, firmware=BIOS, ignition=ignition) as machine:
-        machine.wait_for_ssh(BOOT_S)
-        assert gather(machine).failed == ()
-        assert machine.sh("test -e /sys/firmware/efi", check=False).status == 1
+def test_run_boots_a_live_iso_under_bios(boot_lab: BootLab, strata: Strata) -> None:
+    store = boot_lab.context.workspace.store
+    where = ("-C", str(SAMPLE), "--store", str(store), "--json")
+    done = strata(*where, "run", "--on", "qemu", "bootimage/sample-12:live-iso", "--ssh")
+    facts = json.loads(done.stdout)
+    assert facts["failed"] == []
+    assert facts["commands"]["kubectl"] == ""
+    assert len(facts["packages"]) > 200
+    assert list(boot_lab.context.workspace.machines.iterdir()) == []
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def _boot(
 
 def _parse(what: str, base: ImageReference | None) -> tuple[Target | None, ImageReference | None]:
     """The target or the image that is to be run. Raises UsageError."""
-    if ":" in what and not what.startswith(("node/", "coreos/")):
+    if ":" in what and not what.startswith(("node/", "coreos/", "bootimage/")):
         return None, ImageReference.parse(what)
     target = Target.parse(what)
     if target.kind not in ("node", "coreos"):
