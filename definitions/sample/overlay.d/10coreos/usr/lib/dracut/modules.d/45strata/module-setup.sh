@@ -8,7 +8,7 @@ depends() { echo systemd ostree ignition; }
 installkernel() { hostonly='' instmods loop squashfs isofs cdrom sr_mod sd_mod; }
 
 install() {
-    inst_multiple cp ls mkdir mount umount readlink systemd-tmpfiles
+    inst_multiple cp ls mkdir mount rm umount readlink systemd-tmpfiles
     inst_simple "$moddir/sysroot-paths" /usr/lib/strata/sysroot-paths
     for script in live-writable live-bind-etc ignition-var ignition-network; do
         inst_script "$moddir/$script" "/usr/lib/strata/$script"
