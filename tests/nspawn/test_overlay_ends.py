@@ -101,6 +101,7 @@ def pulled(built_store: Path) -> Iterator[Pulled]:
         workspace, images, "test-ends", marker="kubernetes-client", reporter=silent()
     ) as machine:
         machine.run("sh", "-ec", f"mkdir -p /etc/tmpfiles.d; mkfifo {PIPE}")
+        machine.wait_until("systemctl", "is-active", "ssh.service", timeout_s=60, what="ssh's keys")
         before = look(machine)
         machine.run("touch", GO)  # the boot goes on, with the pull and the first overlay
         yield Pulled(machine, before)
