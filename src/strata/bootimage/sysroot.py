@@ -15,6 +15,7 @@ from strata.core.process import run
 
 STATEROOT = "strata"
 ROOT_LABEL = "root"
+_LOADER = "UI menu.c32\nTIMEOUT 10\nDEFAULT none\n"  # tenths of a second
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ def deploy(
 
 def _prepare_loader(boot: Path) -> None:
     """What libostree wants to find before it writes syslinux.cfg: a configuration, not empty, where
-    syslinux itself would look and where each deployment's links lead."""
+    syslinux itself would look and where each deployment's links lead. It keeps the lines it does
+    not know: only of a menu GRUB boots one of several entries."""
     (boot / "loader.0").mkdir()
-    (boot / "loader.0/syslinux.cfg").write_text("DEFAULT none\n")
+    (boot / "loader.0/syslinux.cfg").write_text(_LOADER)
     (boot / "loader").symlink_to("loader.0")
     (boot / "syslinux").mkdir()
     (boot / "syslinux/syslinux.cfg").symlink_to("../loader/syslinux.cfg")
