@@ -200,20 +200,12 @@ def look_after(machine: QemuMachine, before: Facts) -> dict[str, object]:
     return status
 
 
-def reboot(machine: QemuMachine) -> None:
-    """Boot again, from the disk."""
-    machine.sh("systemctl reboot", check=False)
-    machine.wait_for("login:", BOOT_S)  # the boot's before
-    machine.wait_for("login:", BOOT_S)
-    machine.wait_for_ssh(BOOT_S)
-
-
 def boot_old_deployment(machine: QemuMachine, before: Facts) -> None:
     """Switched and rolled back, the disk comes up on what it had; Ignition does not run again."""
     machine.run(AGENT, "switch")
     machine.run(AGENT, "switch", "--rollback")
     machine.sh("echo changed >/etc/strata-test; rm /var/lib/held")
-    reboot(machine)
+    machine.reboot(BOOT_S)
     found = gather(machine)
     assert found.boot_id != before.boot_id
     assert (found.packages, found.commands) == (before.packages, before.commands)
@@ -225,7 +217,7 @@ def boot_old_deployment(machine: QemuMachine, before: Facts) -> None:
 def boot_node_image(machine: QemuMachine, merge_commit: str) -> None:
     """What was switched to boots, without an overlay, and is the image whole."""
     assert merge_commit in machine.run(AGENT, "switch", "--rollback").stdout
-    reboot(machine)
+    machine.reboot(BOOT_S)
     wait_for_node(machine)
     assert agent(machine, "status", "--json")["phase"] == "nothing"
     assert f"* strata {merge_commit}.0" in machine.sh("ostree admin status").stdout
@@ -253,9 +245,9 @@ def test_power_that_fails_half_way_does_no_harm(
         for phase, more_s in (("pull", 5), ("merge", 0)):
             began = f"until grep -qs '\"{phase}\"' {host.JOURNAL}; do sleep 0.1; done"
             machine.sh(f"{began}; sleep {more_s}", timeout_s=BOOT_S)
+            boot_id = machine.boot_id()
             machine.reset()
-            machine.wait_for("login:", BOOT_S)
-            machine.wait_for_ssh(BOOT_S)
+            machine.wait_for_ssh(BOOT_S, after=boot_id)
         before = gather(machine)
         look_after(machine, before)
 

@@ -257,6 +257,16 @@ class QemuMachine:
         self._read_bytes = self.console.stat().st_size
         self.monitor.execute("system_reset")
 
+    def reboot(self, timeout_s: float) -> None:
+        """Have it boot again by itself, and wait for ssh. Raises MachineError."""
+        before = self.boot_id()
+        self.sh("systemctl reboot", check=False)
+        self.wait_for_ssh(timeout_s, after=before)
+
+    def boot_id(self) -> str:
+        """What the kernel calls this boot; empty when ssh does not work."""
+        return self.sh("cat /proc/sys/kernel/random/boot_id", check=False).stdout.strip()
+
     def cut_power(self) -> None:
         """End it at once."""
         if self._monitor is not None:
@@ -325,10 +335,13 @@ class QemuMachine:
         """Run a command in it, as root, by ssh. Raises ToolFailedError when check is set."""
         return self.sh(shlex.join(argv), check=check, timeout_s=timeout_s)
 
-    def wait_for_ssh(self, timeout_s: float) -> None:
-        """Wait until ssh works. Raises MachineError with the console's end."""
+    def wait_for_ssh(self, timeout_s: float, *, after: str = "") -> None:
+        """Wait until ssh works, in another boot than `after` when given.
+
+        Raises MachineError with the console's end.
+        """
         deadline = time.monotonic() + timeout_s
-        while self.sh("true", check=False).status != 0:
+        while self.boot_id() in ("", after):
             self._check_booting()
             if not self.running or time.monotonic() > deadline:
                 raise self._failure(f"ssh does not work after {timeout_s:g} s")
