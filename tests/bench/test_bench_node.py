@@ -126,7 +126,7 @@ def by_agent(
         network_namespace=images.registry.path,
     ) as machine:
         sample(machine)
-        machine.sh("touch /run/stamp; sync")
+        machine.sh(f"{_OBJECTS} >/run/objects; sync")
         used = space(machine)
         machine.sh(f"touch {GO}")
         until_active(machine)
@@ -144,6 +144,8 @@ def by_agent(
         )
 
 
+CHECKOUT = "/sysroot/ostree/node-image"
+_OBJECTS = "find /sysroot/ostree/repo/objects -type f -printf '%P %b\n' | sort"
 # Sizes of files, each inode once.
 _SUM = "find {} -printf '%i %s\\n' 2>/dev/null | sort -u | awk '{{s+=$2}} END {{print s+0}}'"
 
@@ -156,10 +158,10 @@ def space(machine: QemuMachine) -> int:
 
 def allocated(machine: QemuMachine) -> int:
     """Bytes on disk of the objects that are new, and of the checkout's folders."""
-    blocks = "-printf '%b\\n' | awk '{s+=$1} END {print s*512}'"
-    new = machine.sh(f"find /sysroot/ostree/repo/objects -newer /run/stamp -type f {blocks}").stdout
-    tmp = "/sysroot/ostree/repo/tmp/node-image"
-    return int(new) + int(machine.sh(f"find {tmp} -xdev -type d {blocks}").stdout)
+    total = "awk '{s+=$2} END {print s*512}'"
+    new = machine.sh(f"{_OBJECTS} | join -v 1 - /run/objects | {total}").stdout
+    folders = machine.sh(f"find {CHECKOUT} -xdev -type d -printf '%p %b\n' | {total}").stdout
+    return int(new) + int(folders)
 
 
 def by_shell(

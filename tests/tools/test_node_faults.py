@@ -130,6 +130,26 @@ def test_a_registry_that_comes_later_is_waited_for(site: Site) -> None:
     site.require_whole()
 
 
+def test_a_name_that_is_known_later_is_waited_for(site: Site, tmp_path: Path) -> None:
+    """DNS that is late: nothing answers, then it does not know the name, then it does."""
+    (site.machine.root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+    site.machine.set_up(
+        *("--image", f"registry.late/lab/node@{site.digest}"),
+        *("--mirror", f"registry.late=http://registry.late:{PORT}"),
+    )
+    names = site.registry.inside(sys.executable, str(ROOT / "tests/names.py"), str(tmp_path / "ip"))
+    with site.pulling() as process:
+        assert "no name server answers" in said_until(process, "trying again in 2 s")
+        with subprocess.Popen(names) as server:
+            try:
+                assert "name is not known here" in said_until(process, "trying again in 4 s")
+                (tmp_path / "ip").write_text("127.0.0.1")
+                assert process.wait(60) == 0
+            finally:
+                server.kill()
+    site.require_whole()
+
+
 def test_a_registry_that_goes_away_half_way(site: Site, tmp_path: Path) -> None:
     """What arrived is kept: layers that were whole are not asked for again."""
     site.mode("stop 2400000")
@@ -157,11 +177,11 @@ def test_connections_that_break_are_made_again(site: Site) -> None:
 
 
 def test_a_slow_registry_is_waited_for_and_seen(site: Site) -> None:
-    """100 kB a second: it goes on, and says how far it is every 10 s."""
-    site.mode("slow 100000")
+    """90 kB a second for half a minute: it goes on, and says how far it is every 10 s."""
+    site.mode("slow 90000")
     with site.pulling() as process:
-        said = said_until(process, "import derived layers: ")
-        assert "trying again" not in said
+        said = [said_until(process, "import derived layers: ") for _ in range(3)]
+        assert "trying again" not in "".join(said)
         site.mode("well")
         assert process.wait(60) == 0
     site.require_whole()

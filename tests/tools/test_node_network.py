@@ -30,6 +30,23 @@ MIRROR = ("--mirror", f"{UNREACHABLE}=http://{ADDRESS}")
 # `secret`, by bcrypt.
 PASSWORDS = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 PROXY_PORT = 3128
+_CA = """\
+[ca]
+default_ca = lab
+[lab]
+database = {folder}/index.txt
+new_certs_dir = {folder}
+rand_serial = yes
+default_md = sha256
+default_days = 2
+policy = any
+copy_extensions = copy
+x509_extensions = own
+[any]
+commonName = supplied
+[own]
+basicConstraints = critical, CA:TRUE
+"""
 TOOL = b"of the node layer\n"
 # Exit statuses (docs/node.md).
 REGISTRY, SIGNATURE, USAGE = 12, 16, 2
@@ -81,19 +98,27 @@ class Site:
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    def certificate(self, name: str) -> Path:
-        """A self-signed certificate for a name as subjectAltName has it; its key is beside it."""
+    def certificate(self, name: str, since: str = "") -> Path:
+        """A self-signed certificate for a name as subjectAltName has it; its key is beside it.
+        since: when it becomes valid; now."""
         certificate = self.folder / "lab.pem"
-        subprocess.run(
+        key, request = certificate.with_suffix(".key"), self.folder / "lab.csr"
+        config, index = self.folder / "ca.conf", self.folder / "index.txt"
+        config.write_text(_CA.format(folder=self.folder))
+        index.write_text("")
+        for command in (
             [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
-                *("ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=lab", "-days", "2"),
-                *("-addext", f"subjectAltName={name}"),
-                *("-keyout", str(certificate.with_suffix(".key")), "-out", str(certificate)),
+                *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+                *("-nodes", "-subj", "/CN=lab", "-addext", f"subjectAltName={name}"),
+                *("-keyout", str(key), "-out", str(request)),
             ],
-            check=True,
-            capture_output=True,
-        )
+            [
+                *("ca", "-batch", "-selfsign", "-notext", "-config", str(config)),
+                *("-keyfile", str(key), "-in", str(request), "-out", str(certificate)),
+                *(["-startdate", since, "-enddate", "20490101000000Z"] if since else []),
+            ],
+        ):
+            subprocess.run(["openssl", *command], check=True, capture_output=True)
         return certificate
 
 
@@ -136,6 +161,21 @@ def test_a_self_signed_ca_is_trusted_when_it_is_named(site: Site) -> None:
     site.registry.start()
     assert "certificate is not trusted" in site.refusal(REGISTRY, *site.image(ADDRESS))
     assert site.pulls(*site.image(ADDRESS), "--ca", str(certificate))
+
+
+def test_a_clock_that_is_wrong_for_the_certificate_is_named(site: Site) -> None:
+    """It is waited for as all network errors are: the time may still come from the network."""
+    certificate = site.certificate("IP:127.0.0.1", since="20400101000000Z")
+    site.registry.guard(certificate=certificate)
+    site.registry.start()
+    options = (*site.image(ADDRESS), "--ca", str(certificate))
+    said = site.refusal(REGISTRY, *options)
+    assert "the registry's certificate is not valid by this machine's clock" in said
+    assert "is before 2040-01-01T00:00:00Z" in said
+    site.registry.stop()
+    certificate = site.certificate("IP:127.0.0.1")
+    site.registry.start()
+    assert site.pulls(*options)
 
 
 def test_a_ca_that_the_machine_has_for_one_host_counts(site: Site) -> None:

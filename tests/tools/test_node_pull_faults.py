@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import time
@@ -81,6 +82,23 @@ def test_a_pull_that_is_killed_is_told_and_gone_through_again(
     fsck(disk.repo)
     if phase == "checkout":
         assert state.fetched_bytes == 0, "what was imported was fetched again"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(30))
+def test_a_pull_may_be_killed_at_any_moment(disk: Disk, seed: int) -> None:
+    pid = os.fork()
+    if pid == 0:
+        disk.pull()
+        os._exit(0)
+    time.sleep(random.Random(seed).uniform(0, 0.8))  # noqa: S311
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    fsck(disk.repo)
+    assert disk.pull().phase == host.PULLED
+    assert Status.load().interrupted is None
+    assert (host.CHECKOUT / "usr/lib/big2").stat().st_size == MB
+    fsck(disk.repo)
 
 
 def test_a_disk_that_fills_up_is_told_and_the_next_pull_goes_on(

@@ -26,6 +26,8 @@ MIRROR = (
 )
 NO_IMAGE, REFUSED = "there is no such image", "the registry refuses access"
 UNREACHABLE, BROKE_OFF = "the registry cannot be reached", "the registry broke off"
+WRONG_TIME = "the registry's certificate is not valid by this machine's clock"
+NO_DNS = "no name server answers for the registry's name"
 UNTRUSTED = "the registry's certificate is not trusted"
 NO_NAME, PLAIN = "the registry's name is not known here", "the registry speaks HTTP, not HTTPS"
 
@@ -63,6 +65,18 @@ NO_NAME, PLAIN = "the registry's name is not known here", "the registry speaks H
             '192.0.2.53:53: no such host"',
             NO_NAME,
         ),
+        *(
+            (
+                f'{PING}h.example: Get \\"https://h.example/v2/\\": dial tcp: lookup h.example on '
+                f'192.0.2.53:53: {why}"',
+                NO_DNS,
+            )
+            for why in (
+                "read udp 192.0.2.7:404->192.0.2.53:53: read: connection refused",
+                "dial udp 192.0.2.53:53: connect: network is unreachable",
+                "server misbehaving",
+            )
+        ),
         (
             f"{PING}registry.example:404/denied/401:403: pinging container registry "
             'registry.example:404: Get \\"https://registry.example:404/v2/\\": dial tcp '
@@ -97,7 +111,7 @@ NO_NAME, PLAIN = "the registry's name is not known here", "the registry speaks H
         (
             f"{PING}h/x: x509: certificate has expired or is not yet valid: current time "
             "2036-01-01T00:00:00Z is after 2027-01-01T00:00:00Z",
-            UNTRUSTED,
+            WRONG_TIME,
         ),
         (f'level=fatal msg="reading blob {DIGEST}: unexpected EOF"', BROKE_OFF),
         (

@@ -35,6 +35,7 @@ _UNREACHABLE = (
     "check that it runs, the network, and registries.conf",
 )
 _NO_NAME = "the registry's name is not known here"
+_NO_DNS = "no name server answers for the registry's name"
 _FAILURES = (
     (
         r"manifest unknown|name unknown|\bnot found\b|\b404\b",
@@ -52,6 +53,11 @@ _FAILURES = (
         "look at it with skopeo inspect --raw",
     ),
     (
+        r"x509: certificate has expired or is not yet valid",
+        "the registry's certificate is not valid by this machine's clock",
+        "set the clock, or have the certificate renewed",
+    ),
+    (
         r"x509",
         "the registry's certificate is not trusted",
         "name its CA in /etc/containers/certs.d or with the system's; see the clock too",
@@ -61,13 +67,13 @@ _FAILURES = (
         "the registry speaks HTTP, not HTTPS",
         "if it may, say insecure = true in registries.conf",
     ),
-    (r"connection refused|no route|i/o timeout|\bTLS\b", *_UNREACHABLE),
     (
-        r"\blookup\b",
+        r"\blookup\b.*no such host",
         _NO_NAME,
         "check DNS, the proxy, and the mirrors in registries.conf",
     ),
-    (r"network is unreachable", *_UNREACHABLE),
+    (r"\blookup\b", _NO_DNS, "check the network, and resolv.conf"),
+    (r"connection refused|no route|i/o timeout|\bTLS\b|network is unreachable", *_UNREACHABLE),
     (
         r"unexpected EOF|connection reset|broken pipe|EOF",
         "the registry broke off",
@@ -96,7 +102,7 @@ def transport_error(reference: str, output: str) -> StrataError:
     if mirrored:
         found = _failure(mirrored[2])
         # Where only mirrors are reached, it is theirs that counts.
-        if found is None or found[0] in (_UNREACHABLE[0], _NO_NAME):
+        if found is None or found[0] in (_UNREACHABLE[0], _NO_NAME, _NO_DNS):
             mirrors = _failure(mirrored[1])
             found = (f"{mirrors[0]} (its mirror)", mirrors[1]) if mirrors else found
     if found is None:
