@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from functools import partial
+from pathlib import Path
+
 import pytest
 
 from strata.core.errors import ObjectError
@@ -13,6 +18,7 @@ from strata.ostree.gvariant import (
     unpack_string,
     unpack_variant_map,
 )
+from strata.ostree.modes import read_xattrs
 from strata.ostree.objects import (
     Checksum,
     Commit,
@@ -165,3 +171,18 @@ def test_an_array_may_not_claim_more_than_it_has() -> None:
     for data in (b"\xff", b"a\x05", b"ab\x02\x01", b"\x01\x00"):
         with pytest.raises(ObjectError):
             unpack_array(data)
+
+
+def test_a_file_system_that_has_no_attributes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux 6.1 says of a squashfs where no file has one."""
+
+    def refuse(error: int, *arguments: object, **options: object) -> list[str]:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "listxattr", partial(refuse, errno.ENOTSUP))
+    assert read_xattrs(str(tmp_path)) == ()
+    monkeypatch.setattr(os, "listxattr", partial(refuse, errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        read_xattrs(str(tmp_path))

@@ -71,9 +71,15 @@ class Storage(Protocol):
 def read_xattrs(path: str) -> Xattrs:
     """A path's extended attributes sorted by name, without overlayfs's own; links not followed.
 
-    Those with an empty value are left out, as libostree does: its fsck would not see them.
+    Those with an empty value are left out, as libostree does: its fsck would not see them. A file
+    system without any says that they are not supported: a squashfs where no file has one.
     """
-    names = os.listxattr(path, follow_symlinks=False)
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []
     if not names:
         return ()
     pairs = (
