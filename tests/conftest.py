@@ -6,12 +6,14 @@ definitions it was built from: a second run, or another tier, finds it up to dat
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from importlab import Lab, make_lab
 from registry import Registry
 from strata.bootimage.build import FORMATS
 from strata.machine.guest import make_key
+from strata.node.mounts import private_namespace
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "definitions" / "sample"
@@ -66,6 +69,38 @@ def make_store(store: Path, repos: Path) -> Path:
     return store
 
 
+# --- two workers (make test) -------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker sees no mount of the other's."""
+    if hasattr(config, "workerinput"):
+        private_namespace()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What boots machines is one worker's, from the first, and the other takes file by file."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        boots = "machine_store" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("machines" if boots else item.path.name))
+    items.sort(key=lambda item: "machine_store" not in getattr(item, "fixturenames", ()))
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Holds a lock, a file that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+# --- stores -----------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="session")
 def built_store(sample_repos: Path) -> Path:
     """A store with all four sample targets built. Tests must not change its tags or records."""
@@ -76,27 +111,38 @@ def built_store(sample_repos: Path) -> Path:
                 total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     stores = cache_folder() / "tests" / "stores"
     store = stores / total.hexdigest()[:16]
-    for old in stores.iterdir() if stores.is_dir() else ():
-        if old != store:
-            run_strata("clean", "--store", str(old), check=False)
-            shutil.rmtree(old, ignore_errors=True)
-    make_store(store, sample_repos)
-    targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
-    run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
+    with one_at_a_time(stores / "lock"):
+        for old in stores.glob("*/"):
+            if not old.name.startswith(store.name):
+                run_strata("clean", "--store", str(old), check=False)
+                shutil.rmtree(old, ignore_errors=True)
+        make_store(store, sample_repos)
+        targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
+        run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
+        machines = store.with_name(f"{store.name}-machines")
+        if not machines.exists():
+            fresh = copy_store(store, stores / "new")
+            fresh.rename(machines)
     return store
 
 
 @pytest.fixture(scope="session")
-def boot_lab(built_store: Path, tmp_path_factory: pytest.TempPathFactory) -> BootLab:
-    """The built store with the sample's boot images in it."""
+def machine_store(built_store: Path) -> Path:
+    """A copy of the built store that machines are mounted in, and that has their boot images."""
+    return built_store.with_name(f"{built_store.name}-machines")
+
+
+@pytest.fixture(scope="session")
+def boot_lab(machine_store: Path, tmp_path_factory: pytest.TempPathFactory) -> BootLab:
+    """The machines' store with the sample's boot images in it."""
     targets = [f"bootimage/sample-12:{form}" for form in FORMATS]
-    run_strata("-C", str(SAMPLE), "--store", str(built_store), "build", *targets)
-    return BootLab.open(SAMPLE, built_store, make_key(tmp_path_factory.mktemp("ssh")))
+    run_strata("-C", str(SAMPLE), "--store", str(machine_store), "build", *targets)
+    return BootLab.open(SAMPLE, machine_store, make_key(tmp_path_factory.mktemp("ssh")))
 
 
 @pytest.fixture(scope="session")
 def node_images(
-    built_store: Path, tmp_path_factory: pytest.TempPathFactory
+    machine_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeImages]:
     """A registry with node images on the base of the boot images and on a newer one."""
     repos = cache_folder() / "tests" / "sample-updates"
@@ -105,12 +151,13 @@ def node_images(
     run_strata("-C", str(SAMPLE), "--store", str(store), "build", "node/4.19")
     with Registry(tmp_path_factory.mktemp("registry")) as registry:
         registry.start()
-        yield NodeImages.push(registry, built_store, store)
+        yield NodeImages.push(registry, machine_store, store)
 
 
 def copy_store(store: Path, folder: Path) -> Path:
     """A copy of a store in a folder, to build into: blobs and objects are hard links."""
     copy = folder / "store"
+    folder.mkdir(exist_ok=True)
     subprocess.run(["cp", "-al", store, copy], check=True)
     for name in ("index.json", "records"):
         target = copy / name

@@ -66,9 +66,9 @@ class Measured:
 
 
 @pytest.fixture
-def layers(built_store: Path) -> tuple[int, tuple[Descriptor, ...]]:
+def layers(machine_store: Path) -> tuple[int, tuple[Descriptor, ...]]:
     """How many layers the node image has of its base, and those that it has above."""
-    layout = Layout.open(built_store)
+    layout = Layout.open(machine_store)
     image = choose_manifest(layout, layout.resolve("node/4.19@sample-12"), "x86_64")
     manifest = Manifest.parse(layout.read(image))
     config = ImageConfig.parse(layout.read(manifest.config))
@@ -188,12 +188,12 @@ def by_shell(
 def test_a_live_system_on_the_same_base(
     boot_lab: BootLab,
     node_images: NodeImages,
-    built_store: Path,
+    machine_store: Path,
     layers: tuple[int, tuple[Descriptor, ...]],
     tmp_path: Path,
 ) -> None:
     count, derived = layers
-    unpacked = unpacked_bytes(built_store, derived)
+    unpacked = unpacked_bytes(machine_store, derived)
     digest = node_images.same
     ours = by_agent(boot_lab, node_images, tmp_path / "agent", "live-iso", digest)
     shell = by_shell(boot_lab, node_images, tmp_path / "shell", digest, count)
