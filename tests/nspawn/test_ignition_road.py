@@ -105,7 +105,9 @@ def test_the_agent_arrives_in_the_config(machine_store: Path, tmp_path: Path) ->
         assert mounted.split() == ["tmpfs", "64M"]
 
 
-def test_an_assisted_installer_starts_the_overlay_itself(machine_store: Path, tmp_path: Path) -> None:
+def test_an_assisted_installer_starts_the_overlay_itself(
+    machine_store: Path, tmp_path: Path
+) -> None:
     """R6.20, R6.11: nothing is isolated, what runs goes on, and the unit says when it is done."""
     with ignited(machine_store, tmp_path, "--assisted") as machine:
 

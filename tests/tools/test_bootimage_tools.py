@@ -14,12 +14,19 @@ import pytest
 
 from bootlab import BootLab
 from conftest import SAMPLE, Strata
+from importlab import fsck
 from strata.bootimage.build import FORMATS, prepare_bootimage
 from strata.bootimage.embed import config_archive
 from strata.bootimage.ext4 import size_for, write_ext4
 from strata.bootimage.live import write_squashfs
+from strata.bootimage.sysroot import deploy
+from strata.container.stored import ReadLayers, forget_unneeded, layer_kinds
 from strata.core.errors import PackageError, TreeError, UsageError
 from strata.core.events import silent
+from strata.oci.digest import Digest
+from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
+from strata.ostree.repo import Repo
 from strata.treefile.target import Target
 
 pytestmark = pytest.mark.tools
@@ -170,6 +177,27 @@ def test_r5_1_the_record_has_what_stream_metadata_needs(boot_lab: BootLab) -> No
     assert base is not None
     assert record.outputs["base"] == base.outputs["manifest"]
     assert record.outputs["version"] == base.outputs["version"]
+
+
+def test_a_machine_knows_the_layers_it_was_made_from(boot_lab: BootLab, tmp_path: Path) -> None:
+    """R6.5: an image on a later base is pulled without those that are the same."""
+    workspace = boot_lab.context.workspace
+    record = boot_lab.context.record(Target("coreos", "sample-12"))
+    assert record is not None
+    digest = Digest.parse(str(record.outputs["manifest"]))
+    image = ImageReference("oci", str(workspace.store), "", digest)
+    commit = str(record.outputs["commit"])
+    made = deploy(workspace.store / "repo", commit, tmp_path / "sysroot", image=image)
+    repo = Repo.open(made.sysroot / "ostree/repo")
+    with open_source(image, architecture="x86_64") as source:
+        kinds = layer_kinds(source.manifest, source.config)
+        layers = list(zip(kinds, source.manifest.layers, source.config.diff_ids, strict=True))
+    read = ReadLayers(repo)
+    assert all(read.exact(kind, layer.digest, diff_id) for kind, layer, diff_id in layers)
+    assert forget_unneeded(repo) == []
+    # Where it was at build time is no place to look for updates.
+    assert repo.refs("ostree/container/image/") == {}
+    fsck(repo)
 
 
 def test_a_disk_has_three_partitions_and_holds_one_deployment(

@@ -100,7 +100,14 @@ def test_a_plan_is_read_from_annotations_or_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{}x", b"[1]", b'[{"identifier": "a"}]', gzip.compress(b"[", mtime=0)[:-4], b"[" * 100_000],
+    [
+        b"",
+        b"{}x",
+        b"[1]",
+        b'[{"identifier": "a"}]',
+        gzip.compress(b"[", mtime=0)[:-4],
+        b"[" * 100_000,
+    ],
 )
 def test_a_list_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(DefinitionError, match="list is not a list of components"):

@@ -15,7 +15,7 @@ from strata.bootimage.artefact import Artefact, Made, show_files, store_artifact
 from strata.bootimage.checks import check_boot_image
 from strata.bootimage.disk import Identities, write_disk
 from strata.bootimage.live import label_of, make_parts, write_iso, write_rootfs
-from strata.bootimage.sysroot import ROOT_LABEL, Deployment, deploy
+from strata.bootimage.sysroot import ARCH, ROOT_LABEL, Deployment, deploy
 from strata.compose.baseimage import Base, import_base
 from strata.compose.bootfiles import FOLDER
 from strata.compose.context import BuildContext
@@ -37,11 +37,10 @@ from strata.treefile.target import Target
 
 QCOW2, RAW, LIVE_ISO, PXE = FORMATS = ("qcow2", "raw", "live-iso", "pxe")
 PLATFORMS = {QCOW2: "qemu", RAW: "metal", LIVE_ISO: "metal", PXE: "metal"}
-ARCH = "x86_64"
 _DISK_TOOLS = ("mke2fs", "debugfs", "sfdisk", "mkfs.fat", "mcopy", "grub-mkimage", "qemu-img")
 _LIVE_TOOLS = ("mksquashfs", "xorriso", "mkfs.fat", "mcopy", "grub-mkimage")
 # Beside the tree, whose digest tells how it was made.
-ROOMS = ("bootimage", "core")
+ROOMS = ("bootimage", "container", "core", "oci", "ostree")
 _GIB = 1 << 30
 _EPOCH_OF_FAT = 315532800  # 1980, where FAT's times begin
 
@@ -86,9 +85,7 @@ def prepare_bootimage(context: BuildContext, target: Target, reporter: Reporter)
     if record is None:
         raise DefinitionError(f"{coreos} is not in the store", hint=f"strata build {coreos}")
     digest = Digest.parse(str(record.outputs["manifest"]))
-    found = import_base(
-        context, ImageReference("oci", str(context.workspace.store), "", digest), reporter
-    )
+    found = import_base(context, _image(context, digest), reporter)
     with context.workspace.scratch("packages") as scratch:
         inventory = read_inventory(context.packages_of(found.commit, scratch / "root"))
     tree = Tree.load(context.workspace.repo(), found.commit)
@@ -104,6 +101,11 @@ def prepare_bootimage(context: BuildContext, target: Target, reporter: Reporter)
         tuple(sorted(inputs)),
         context.workspace.repo().commit(found.commit).timestamp,
     )
+
+
+def _image(context: BuildContext, digest: Digest) -> ImageReference:
+    """An image of the store."""
+    return ImageReference("oci", str(context.workspace.store), "", digest)
 
 
 def _check_format(context: BuildContext, target: Target) -> None:
@@ -140,6 +142,8 @@ def build_bootimage(
                 scratch / "sysroot",
                 kargs=settings.disk_kargs if disk else (),
                 loader=disk,
+                image=_image(context, job.base.manifest),
+                threads=context.jobs,
             )
             step.detail(job.base.version)
         with reporter.step(f"write the {target.format} image") as step:

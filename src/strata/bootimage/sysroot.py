@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from strata.container.importer import import_image
+from strata.container.refs import BASE_IMAGE, image_ref
 from strata.core.errors import MachineError
+from strata.core.events import silent
 from strata.core.files import remove_tree
 from strata.core.process import run
+from strata.oci.reference import ImageReference
+from strata.oci.source import open_source
+from strata.ostree.objects import Checksum
+from strata.ostree.repo import Repo
+from strata.ostree.writer import writing
 
+ARCH = "x86_64"
 STATEROOT = "strata"
 ROOT_LABEL = "root"
 _LOADER = "UI menu.c32\nTIMEOUT 10\nDEFAULT none\n"  # tenths of a second
@@ -54,11 +63,15 @@ def deploy(
     *,
     kargs: Sequence[str] = (f"root=LABEL={ROOT_LABEL}",),
     loader: bool = False,
+    image: ImageReference | None = None,
+    threads: int = 2,
 ) -> Deployment:
     """Make a new sysroot and deploy a commit of a repository into it.
 
-    loader: have `/boot/loader/syslinux.cfg` written, by this and every later deployment.
-    Objects are hard-linked when both are on one file system. Raises ToolFailedError, MachineError.
+    loader: have `/boot/loader/syslinux.cfg` written, by this and every later deployment. image:
+    what the commit was made from, whose layers the machine is to know: it pulls no later image's
+    that are the same. Without, objects are hard-linked when both are on one file system.
+    Raises ToolFailedError, MachineError, ImageError.
     """
     remove_tree(sysroot)
     sysroot.mkdir(parents=True)
@@ -69,6 +82,8 @@ def deploy(
     if loader:
         _prepare_loader(sysroot / "boot")
         run(["ostree", local, "config", "set", "sysroot.bootloader", "syslinux"])
+    if image:
+        _import(image, Repo.open(sysroot / "ostree/repo"), threads)
     run(["ostree", local, "pull-local", str(repo), commit])
     options = [f"--karg-append={argument}" for argument in kargs]
     run(["ostree", "admin", "deploy", at, f"--os={STATEROOT}", *options, commit])
@@ -76,6 +91,15 @@ def deploy(
     if len(roots) != 1:
         raise MachineError(f"{len(roots)} deployments where one was made", context={"at": sysroot})
     return Deployment(sysroot, roots[0], commit)
+
+
+def _import(image: ImageReference, repo: Repo, threads: int) -> None:
+    """Import an image, not under the place it happens to be at here but as the stateroot's base."""
+    with open_source(image, architecture=ARCH) as source:
+        stored = import_image(source, repo, reference=image, threads=threads, reporter=silent())
+    with writing(repo) as writer:
+        writer.set_ref(f"{BASE_IMAGE}{STATEROOT}", Checksum(stored.merge_commit))
+    repo.delete_ref(image_ref(image))
 
 
 def _prepare_loader(boot: Path) -> None:

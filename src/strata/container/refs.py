@@ -18,6 +18,7 @@ from strata.oci.reference import ImageReference
 
 BLOB = "ostree/container/blob/"
 IMAGE = "ostree/container/image/"
+BASE_IMAGE = "ostree/container/baseimage/"
 READ = "strata/layer/"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strata.container import labels
-from strata.container.refs import BLOB, IMAGE, READ, blob_ref, image_ref, parse_read_ref
+from strata.container.refs import BASE_IMAGE, BLOB, IMAGE, READ, blob_ref, image_ref, parse_read_ref
 from strata.core.errors import ImageError, ObjectError, StrataError
 from strata.oci.digest import Digest
 from strata.oci.model import ImageConfig, Manifest
@@ -22,7 +22,7 @@ COMMIT, CHUNK, DERIVED = "commit", "chunk", "derived"
 MANIFEST_DIGEST = "ostree.manifest-digest"
 MANIFEST = "ostree.manifest"
 IMAGE_CONFIG = "ostree.container.image-config"
-_DEPLOYED = ("ostree/0/", "ostree/1/", "rpmostree/base/", "ostree/container/baseimage/")
+_DEPLOYED = ("ostree/0/", "ostree/1/", "rpmostree/base/", BASE_IMAGE)
 
 
 @dataclass(frozen=True)
