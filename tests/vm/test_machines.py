@@ -2,8 +2,8 @@
 they run, on their own base and on an older one, from a registry. The configs are those of
 `strata ignition bootstrap`.
 
-Disks switch, go back, and boot both. One machine is in `make test`; `make soak` has the
-whole product of boots, bases and memories.
+Disks switch, go back, and boot both. Six machines are in `make test`; `make soak` has the whole
+product of boots, bases and memories.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from strata.machine.qemu import BIOS, UEFI, QemuMachine
 from strata.node import host
 from strata.node.units import AGENT
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
 BOOT_S, GIB = 420.0, 1 << 30
 GO = "/run/strata-go"
@@ -79,7 +79,14 @@ class Case:
 
 SAME, OLDER = "same", "older"
 DISK, ISO, PXE = "qcow2", "live-iso", "pxe"
-CASES = (Case(DISK, BIOS, SAME, 1024),)
+CASES = (
+    Case(DISK, BIOS, SAME, 1024),
+    Case(DISK, BIOS, OLDER, 3072),
+    Case(DISK, UEFI, SAME, 1536),
+    Case(DISK, UEFI, OLDER, 1024),
+    Case(ISO, UEFI, OLDER, 1536),
+    Case(PXE, BIOS, SAME, 3072),
+)
 BOOTS = ((DISK, BIOS), (DISK, UEFI), (ISO, BIOS), (ISO, UEFI), (PXE, BIOS))
 ALL = tuple(
     case
@@ -204,13 +211,14 @@ def boot_old_deployment(machine: QemuMachine, before: Facts) -> None:
     """Switched and rolled back, the disk comes up on what it had; Ignition does not run again."""
     machine.run(AGENT, "switch")
     machine.run(AGENT, "switch", "--rollback")
+    identity = machine.sh("cat /etc/machine-id").stdout
     machine.sh("echo changed >/etc/strata-test; rm /var/lib/held")
     machine.reboot(BOOT_S)
     found = gather(machine)
     assert found.boot_id != before.boot_id
     assert (found.packages, found.commands) == (before.packages, before.commands)
     assert "ignition.firstboot" not in machine.sh("cat /proc/cmdline").stdout
-    assert machine.sh("cat /etc/strata-test").stdout == "changed\n"
+    assert machine.sh("cat /etc/strata-test; cat /etc/machine-id").stdout == f"changed\n{identity}"
     assert len(set(machine.sh("cat /var/lib/traces").stdout.split())) == 2
 
 
