@@ -159,6 +159,9 @@ def copy_store(store: Path, folder: Path) -> Path:
     copy = folder / "store"
     folder.mkdir(exist_ok=True)
     subprocess.run(["cp", "-al", store, copy], check=True)
+    # A lock that is the same file is held for both.
+    for lock in (copy / ".lock", copy / "repo/.lock"):
+        lock.unlink(missing_ok=True)
     for name in ("index.json", "records"):
         target = copy / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
