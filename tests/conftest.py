@@ -160,8 +160,9 @@ def copy_store(store: Path, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     subprocess.run(["cp", "-al", store, copy], check=True)
     # A lock that is the same file is held for both.
-    for lock in (copy / ".lock", copy / "repo/.lock"):
-        lock.unlink(missing_ok=True)
+    for place in (".", "repo", "cache/metadata", "cache/packages"):
+        (copy / place / ".lock").unlink(missing_ok=True)
+    (copy / ".index.lock").unlink(missing_ok=True)
     for name in ("index.json", "records"):
         target = copy / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
