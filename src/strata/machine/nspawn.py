@@ -227,6 +227,7 @@ class NspawnMachine:
         if gently:
             power_off(process, self._leader)
         if process.poll() is None:
+            inside |= _family(process.pid)  # what it started to go down with, too
             end_group(process, grace_s=2.0)
         _end(inside)
         (self.folder / RECORD).unlink(missing_ok=True)
@@ -276,8 +277,11 @@ def _family(pid: int) -> dict[int, str]:
     return {child: _start_time(child) for child in _descendants(pid)}
 
 
-def _end(processes: dict[int, str], grace_s: float = 5.0) -> None:
-    """End what is left of some processes: a machine's PID 1 outlives a killed systemd-nspawn."""
+def _end(processes: dict[int, str], grace_s: float = 60.0) -> None:
+    """End what is left of some processes: a machine's PID 1 outlives a killed systemd-nspawn.
+
+    Raises MachineError when they do not end.
+    """
     left = processes
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
@@ -288,6 +292,8 @@ def _end(processes: dict[int, str], grace_s: float = 5.0) -> None:
             except ProcessLookupError:
                 pass
         time.sleep(0.02 if left else 0)
+    if left:
+        raise MachineError(f"processes of the machine do not end: {', '.join(map(str, left))}")
 
 
 def _start_time(pid: int) -> str:
