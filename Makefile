@@ -26,7 +26,7 @@ check: lint ## the inner loop: linters and the quick tiers, under 90 s
 	$(PYTEST) -q -m "unit or property"
 
 test: lint ## everything but bench and soak
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder -m "not bench and not soak"
+	$(PYTEST) -n 2 --no-loadscope-reorder -m "not bench and not soak"
 
 demo: setup ## build the three layers and overlay the node layer on a running system
 	@scripts/demo "$(STORE)"

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from bootlab import BootLab, NodeImages
 from importlab import Lab, make_lab
@@ -25,6 +26,7 @@ from strata.bootimage.build import FORMATS
 from strata.machine.guest import make_key
 from strata.node.mounts import private_namespace
 
+_MACHINES = ("tests/bench/", "tests/nspawn/", "tests/tools/test_bootimage_tools.py", "tests/vm/")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "definitions" / "sample"
 Strata = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -78,15 +80,35 @@ def pytest_configure(config: pytest.Config) -> None:
         private_namespace()
 
 
-@pytest.hookimpl(tryfirst=True)
+def share_of(nodeid: str) -> str:
+    """What goes to one worker as a whole: all that boots machines, and of the rest each file."""
+    path = nodeid.partition("::")[0]
+    boots = path.startswith(_MACHINES)
+    return "machines" if boots else path
+
+
+class Shares(LoadScopeScheduling):  # type: ignore[misc]  # xdist's has no types
+    """Gives out shares, in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return share_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Shares:
+    """xdist's hook; its own groups do not work with pytest 9.2, whose names of tests are fixed."""
+    return Shares(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What boots machines is one worker's, from the first, and the other takes file by file."""
-    if not hasattr(config, "workerinput"):
-        return
+    """Machines first: they take longest."""
     for item in items:
-        boots = "machine_store" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("machines" if boots else item.path.name))
-    items.sort(key=lambda item: "machine_store" not in getattr(item, "fixturenames", ()))
+        if (
+            "machine_store" in getattr(item, "fixturenames", ())
+            and share_of(item.nodeid) != "machines"
+        ):
+            raise pytest.UsageError(f"{item.nodeid} boots machines: see share_of")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: share_of(item.nodeid) != "machines")
 
 
 @contextmanager
