@@ -26,7 +26,6 @@ from strata.bootimage.build import FORMATS
 from strata.machine.guest import make_key
 from strata.node.mounts import private_namespace
 
-_MACHINES = ("tests/bench/", "tests/nspawn/", "tests/tools/test_bootimage_tools.py", "tests/vm/")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "definitions" / "sample"
 Strata = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -80,11 +79,17 @@ def pytest_configure(config: pytest.Config) -> None:
         private_namespace()
 
 
+# What goes to one worker as a whole, longest first: all that uses a store to boot from.
+SHARES = {
+    "machine_store": ("tests/vm/", "tests/tools/test_bootimage_tools.py", "tests/bench/"),
+    "container_store": ("tests/nspawn/",),
+}
+
+
 def share_of(nodeid: str) -> str:
-    """What goes to one worker as a whole: all that boots machines, and of the rest each file."""
-    path = nodeid.partition("::")[0]
-    boots = path.startswith(_MACHINES)
-    return "machines" if boots else path
+    """The share a test is in; its file is one when it boots nothing."""
+    found = (share for share, paths in SHARES.items() if nodeid.startswith(paths))
+    return next(found, nodeid.partition("::")[0])
 
 
 class Shares(LoadScopeScheduling):  # type: ignore[misc]  # xdist's has no types
@@ -100,15 +105,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Shares:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Machines first: they take longest."""
+    """What boots comes first, as it takes longest."""
     for item in items:
-        if (
-            "machine_store" in getattr(item, "fixturenames", ())
-            and share_of(item.nodeid) != "machines"
-        ):
-            raise pytest.UsageError(f"{item.nodeid} boots machines: see share_of")
+        stores = SHARES.keys() & set(getattr(item, "fixturenames", ()))
+        if stores - {share_of(item.nodeid)}:
+            raise pytest.UsageError(f"{item.nodeid} uses {stores}: see SHARES")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: share_of(item.nodeid) != "machines")
+        order = list(SHARES)
+        items.sort(key=lambda item: (*order, share_of(item.nodeid)).index(share_of(item.nodeid)))
 
 
 @contextmanager
@@ -141,17 +145,23 @@ def built_store(sample_repos: Path) -> Path:
         make_store(store, sample_repos)
         targets = ("bootc/sample-12", "coreos/sample-12", "node/4.19", "node/4.20")
         run_strata("-C", str(SAMPLE), "--store", str(store), "build", *targets)
-        machines = store.with_name(f"{store.name}-machines")
-        if not machines.exists():
-            fresh = copy_store(store, stores / "new")
-            fresh.rename(machines)
+        for share in SHARES:
+            copy = store.with_name(f"{store.name}-{share}")
+            if not copy.exists():
+                copy_store(store, stores / "new").rename(copy)
     return store
 
 
 @pytest.fixture(scope="session")
+def container_store(built_store: Path) -> Path:
+    """A copy of the built store, in which systemd-nspawn's machines are mounted."""
+    return built_store.with_name(f"{built_store.name}-container_store")
+
+
+@pytest.fixture(scope="session")
 def machine_store(built_store: Path) -> Path:
-    """A copy of the built store that machines are mounted in, and that has their boot images."""
-    return built_store.with_name(f"{built_store.name}-machines")
+    """A copy of the built store, which gets boot images."""
+    return built_store.with_name(f"{built_store.name}-machine_store")
 
 
 @pytest.fixture(scope="session")
@@ -205,10 +215,10 @@ def own_store(built_store: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nothing_left_running() -> Iterator[None]:
+def nothing_left_running(container_store: Path) -> Iterator[None]:
     """After all tests that boot, no process and no mount of theirs is there."""
     yield
-    assert leftovers(cache_folder() / "tests") == []
+    assert leftovers(container_store) == []
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -94,9 +94,9 @@ def check(machine: NspawnMachine, agent: str) -> None:
     assert mount.stdout.split() == ["inactive", "no"]
 
 
-def test_the_agent_arrives_in_the_config(machine_store: Path, tmp_path: Path) -> None:
+def test_the_agent_arrives_in_the_config(container_store: Path, tmp_path: Path) -> None:
     options = ("--agent", "embedded", "--live-size", "64M")
-    with ignited(machine_store, tmp_path, *options) as machine:
+    with ignited(container_store, tmp_path, *options) as machine:
         check(machine, AGENT)
         # R6.19: on a live system the mount unit gives the memory that it was told.
         machine.run("touch", "/run/ostree-live")
@@ -106,10 +106,10 @@ def test_the_agent_arrives_in_the_config(machine_store: Path, tmp_path: Path) ->
 
 
 def test_an_assisted_installer_starts_the_overlay_itself(
-    machine_store: Path, tmp_path: Path
+    container_store: Path, tmp_path: Path
 ) -> None:
     """R6.20, R6.11: nothing is isolated, what runs goes on, and the unit says when it is done."""
-    with ignited(machine_store, tmp_path, "--assisted") as machine:
+    with ignited(container_store, tmp_path, "--assisted") as machine:
 
         def show(unit: str, *properties: str) -> list[str]:
             found = machine.run("systemctl", "show", *(f"-p{name}" for name in properties), unit)
@@ -134,10 +134,10 @@ def test_an_assisted_installer_starts_the_overlay_itself(
 
 @pytest.mark.timeout(1500)
 def test_the_agent_arrives_in_the_coreos_layer(
-    machine_store: Path, definitions: Path, tmp_path: Path
+    container_store: Path, definitions: Path, tmp_path: Path
 ) -> None:
     """Its overlay folder has the agent; the node image stands on that base, so it has it too."""
-    store = copy_store(machine_store, tmp_path)
+    store = copy_store(container_store, tmp_path)
     agent = build_zipapp(definitions / "overlay.d/10coreos/usr/bin/strata-node.pyz")
     assert agent.stat().st_mode & 0o777 == 0o755
     run_strata("-C", str(definitions), "--store", str(store), "build", "node/4.19")

@@ -93,9 +93,9 @@ def look(machine: NspawnMachine) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pulled(machine_store: Path) -> Iterator[Pulled]:
-    workspace = Workspace.create(machine_store)
-    node = ImageReference("oci", str(machine_store), "node/4.19@sample-12")
+def pulled(container_store: Path) -> Iterator[Pulled]:
+    workspace = Workspace.create(container_store)
+    node = ImageReference("oci", str(container_store), "node/4.19@sample-12")
     images = stored_images(workspace, node, None, arch="x86_64", reporter=silent())
     with booted(
         workspace, images, "test-ends", marker="kubernetes-client", reporter=silent()

@@ -59,9 +59,9 @@ class Road:
 
 
 @pytest.fixture(scope="module")
-def road(machine_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
-    workspace = Workspace.create(machine_store)
-    node = ImageReference("oci", str(machine_store), "node/4.19@sample-12")
+def road(container_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    workspace = Workspace.create(container_store)
+    node = ImageReference("oci", str(container_store), "node/4.19@sample-12")
     images = stored_images(workspace, node, None, arch="x86_64", reporter=silent())
     pinned = fetch_to_store(workspace, node, arch="x86_64", reporter=silent())
     repo = workspace.repo()
@@ -197,9 +197,11 @@ def test_the_deployment_is_the_base_and_only_the_node_layers_were_fetched(road: 
     assert road.done.status["merge_commit"] == road.merge_commit
 
 
-def test_a_base_with_layers_of_its_own_is_booted_with_them(road: Road, machine_store: Path) -> None:
-    workspace = Workspace.create(machine_store)
-    layered = ImageReference("oci", str(machine_store), "node/4.19@sample-12")
+def test_a_base_with_layers_of_its_own_is_booted_with_them(
+    road: Road, container_store: Path
+) -> None:
+    workspace = Workspace.create(container_store)
+    layered = ImageReference("oci", str(container_store), "node/4.19@sample-12")
     images = stored_images(workspace, None, layered, arch="x86_64", reporter=silent())
     assert images.base_commit == road.merge_commit
     images = stored_images(workspace, layered, layered, arch="x86_64", reporter=silent())

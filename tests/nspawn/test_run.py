@@ -27,21 +27,21 @@ from strata.oci.reference import ImageReference
 pytestmark = [pytest.mark.nspawn, pytest.mark.usefixtures("nothing_left_running")]
 
 
-def test_a_run_tells_programs_before_and_after(machine_store: Path, strata: Strata) -> None:
-    common = ("-C", str(SAMPLE), "--store", str(machine_store))
+def test_a_run_tells_programs_before_and_after(container_store: Path, strata: Strata) -> None:
+    common = ("-C", str(SAMPLE), "--store", str(container_store))
     done = json.loads(strata(*common, "run", "node/4.19", "--json").stdout)
     assert done["boot_id"]["before"] == done["boot_id"]["after"]
     assert done["commands"]["before"]["kubectl"] == ""
     assert done["commands"]["after"]["kubectl"].startswith("Client Version")
     assert done["units"]["after"] == {"containerd.service": "active"}
     assert done["failed"] == []
-    assert leftovers(machine_store / "machines") == []
-    assert list((machine_store / "machines").iterdir()) == []
+    assert leftovers(container_store / "machines") == []
+    assert list((container_store / "machines").iterdir()) == []
 
 
-def test_ctrl_c_in_a_booted_machine_leaves_nothing(machine_store: Path) -> None:
+def test_ctrl_c_in_a_booted_machine_leaves_nothing(container_store: Path) -> None:
     command = [str(Path(sys.executable).with_name("strata")), "-C", str(SAMPLE)]
-    command += ["--store", str(machine_store), "run", "node/4.20"]
+    command += ["--store", str(container_store), "run", "node/4.20"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -54,19 +54,19 @@ def test_ctrl_c_in_a_booted_machine_leaves_nothing(machine_store: Path) -> None:
     assert process.wait(timeout=60) == 130, rest
     process.stderr.close()
     assert "strata: interrupted; nothing is left running" in rest
-    assert leftovers(machine_store / "machines") == []
-    assert list((machine_store / "machines").iterdir()) == []
+    assert leftovers(container_store / "machines") == []
+    assert list((container_store / "machines").iterdir()) == []
 
 
 def test_a_kept_machine_can_be_entered_and_ended(
-    machine_store: Path, tmp_path: Path, strata: Strata
+    container_store: Path, tmp_path: Path, strata: Strata
 ) -> None:
     # A node image from elsewhere, on a base from elsewhere, with a store of one's own: there are
     # no definitions, and none are needed.
     store = tmp_path / "store"
     common = ("-C", str(tmp_path), "--store", str(store))
-    node = f"oci:{machine_store}:node/4.19@sample-12"
-    base = f"oci:{machine_store}:coreos/sample-12"
+    node = f"oci:{container_store}:node/4.19@sample-12"
+    base = f"oci:{container_store}:coreos/sample-12"
     try:
         done = strata(*common, "run", node, "--base", base, "--keep")
         line = next(text for text in done.stdout.splitlines() if "look around:" in text)
@@ -101,18 +101,18 @@ def test_a_kept_machine_can_be_entered_and_ended(
     assert not store.exists()
 
 
-def test_what_cannot_be_run_says_so(machine_store: Path, strata: Strata) -> None:
-    common = ("-C", str(SAMPLE), "--store", str(machine_store))
+def test_what_cannot_be_run_says_so(container_store: Path, strata: Strata) -> None:
+    common = ("-C", str(SAMPLE), "--store", str(container_store))
     done = strata(*common, "run", "bootc/sample-12", check=False)
     assert done.returncode == 2
     assert "bootc/sample-12 cannot be run" in done.stderr
-    done = strata(*common, "run", f"oci:{machine_store}:nope", check=False)
+    done = strata(*common, "run", f"oci:{container_store}:nope", check=False)
     assert done.returncode == 11
     assert "has no tag nope" in done.stderr
 
 
 def test_an_overlay_needs_no_library_of_the_node_image(
-    machine_store: Path, sample_repos: Path, tmp_path: Path, strata: Strata
+    container_store: Path, sample_repos: Path, tmp_path: Path, strata: Strata
 ) -> None:
     """As a node image with another Python: what was not imported before is not there any more."""
     definitions = Path(shutil.copytree(SAMPLE, tmp_path / "definitions", symlinks=True))
@@ -121,7 +121,7 @@ def test_an_overlay_needs_no_library_of_the_node_image(
     script.write_text(script.read_text().replace("    ldconfig\n", away))
     assert away in script.read_text()
     store = make_store(tmp_path / "store", sample_repos)
-    base = f"oci:{machine_store}:coreos/sample-12"
+    base = f"oci:{container_store}:coreos/sample-12"
     common = ("-C", str(definitions), "--store", str(store))
     done = strata(*common, "run", "node/4.19", "--base", base, check=False)
     # The overlay is through; what fails, and is told, is the next start of the agent.
@@ -132,18 +132,18 @@ def test_an_overlay_needs_no_library_of_the_node_image(
     assert leftovers(store / "machines") == []
 
 
-def test_the_recipe_of_the_readme(machine_store: Path) -> None:
+def test_the_recipe_of_the_readme(container_store: Path) -> None:
     """The commands of "On a machine", on a machine that has nothing of ours."""
     text = (ROOT / "README.md").read_text().split("## On a machine")[1].split("\n## ")[0]
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
     recipe = "\n".join(lines).replace("openshift-clients", "kubernetes-client")
-    workspace = Workspace.create(machine_store)
-    node = ImageReference("oci", str(machine_store), "node/4.19@sample-12")
+    workspace = Workspace.create(container_store)
+    node = ImageReference("oci", str(container_store), "node/4.19@sample-12")
     pinned = fetch_to_store(workspace, node, arch="x86_64", reporter=silent())
     image = f"oci:{STORE_INSIDE}@{pinned.digest}"
     assert "docker://HOST/node@sha256:…" in recipe
     recipe = recipe.replace("docker://HOST/node@sha256:…", image)
-    base = ImageReference("oci", str(machine_store), "coreos/sample-12")
+    base = ImageReference("oci", str(container_store), "coreos/sample-12")
     images = stored_images(workspace, None, base, arch="x86_64", reporter=silent())
     with booted(workspace, images, "test-readme", marker="none", reporter=silent()) as machine:
         agent = build_zipapp(machine.deployment.var / "tmp/strata-node.pyz")
