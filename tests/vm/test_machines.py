@@ -18,6 +18,7 @@ import pytest
 from bootlab import BootLab, NodeImages, bootstrap
 from conftest import SAMPLE, Strata
 from strata.bootimage.ignition import Config, File
+from strata.core.process import run
 from strata.machine.facts import Facts, gather
 from strata.machine.qemu import BIOS, UEFI, QemuMachine
 from strata.node import host
@@ -198,6 +199,7 @@ def wait_for_node(machine: QemuMachine) -> Facts:
     assert after.commands["kubectl"] != ""
     assert after.units == {"containerd.service": "active"}
     assert after.failed == ()
+    run([*machine.ssh_command(), "true"])  # by a connection of its own
     machine.sh("until podman ps --format '{{.Names}}' | grep -qx pod; do sleep 1; done")
     return after
 

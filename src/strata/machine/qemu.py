@@ -15,6 +15,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ class QemuMachine:
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
+        self._connection: Connection | None = None
         self._read_bytes = 0
 
     def __enter__(self) -> QemuMachine:
@@ -254,6 +256,7 @@ class QemuMachine:
     def reset(self) -> None:
         """Push the reset button: what was not written to the disk is lost. What is on the console
         already is passed over by `wait_for`."""
+        self._hang_up()
         self._read_bytes = self.console.stat().st_size
         self.monitor.execute("system_reset")
 
@@ -261,6 +264,7 @@ class QemuMachine:
         """Have it boot again by itself, and wait for ssh. Raises MachineError."""
         before = self.boot_id()
         self.sh("systemctl reboot", check=False)
+        self._hang_up()
         self.wait_for_ssh(timeout_s, after=before)
 
     def boot_id(self) -> str:
@@ -269,6 +273,7 @@ class QemuMachine:
 
     def cut_power(self) -> None:
         """End it at once."""
+        self._hang_up()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -329,7 +334,9 @@ class QemuMachine:
 
     def sh(self, command: str, *, check: bool = True, timeout_s: float = 120.0) -> Completed:
         """Run a shell command in it, as root, by ssh. Raises ToolFailedError when check is set."""
-        return run([*self.ssh_command(), command], check=check, timeout_s=timeout_s)
+        ssh = self.ssh_command()
+        over = self._connection.options if self._connection else []
+        return run([*ssh[:-1], *over, ssh[-1], command], check=check, timeout_s=timeout_s)
 
     def run(self, *argv: str, check: bool = True, timeout_s: float = 120.0) -> Completed:
         """Run a command in it, as root, by ssh. Raises ToolFailedError when check is set."""
@@ -346,12 +353,46 @@ class QemuMachine:
             if not self.running or time.monotonic() > deadline:
                 raise self._failure(f"ssh does not work after {timeout_s:g} s")
             time.sleep(1)
+        if self._connection is None:
+            self._connection = Connection(self.ssh_command())
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _failure(self, what: str) -> MachineError:
         tail = "\n".join(self.console_text().splitlines()[-_TAIL_LINES:])
         return MachineError(
             what, hint=f"its console is in {self.console}", context={"console": tail}
         )
+
+
+class Connection:
+    """One ssh connection that commands share: emulated, each handshake takes seconds. While it is
+    not there, or when it ends, they make their own.
+
+    ssh: the command for a shell. Its socket has a short path of its own: the machine's folder may
+    be deeper than a socket's name can be.
+    """
+
+    def __init__(self, ssh: Sequence[str]) -> None:
+        self._folder = tempfile.mkdtemp(prefix="strata-ssh.")
+        self.options = ["-o", f"ControlPath={self._folder}/s"]
+        command = [*ssh[:-1], *self.options, "-o", "ControlMaster=yes", "-N", ssh[-1]]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End it."""
+        end_group(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Monitor:
