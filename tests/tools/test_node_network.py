@@ -131,8 +131,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def test_a_mirror_serves_a_host_that_cannot_be_reached(site: Site) -> None:
     site.registry.start()
-    assert f"{UNREACHABLE}/lab/node@{site.node}: the registry's name is not known here" in (
-        site.refusal(REGISTRY, *site.image())
+    assert (
+        f"{UNREACHABLE}/lab/node@{site.node}: no name server answers for the registry's name"
+        in (site.refusal(REGISTRY, *site.image()))
     )
     assert site.pulls(*site.image(), *MIRROR)
 

@@ -85,11 +85,11 @@ SAME, OLDER = "same", "older"
 DISK, ISO, PXE = "qcow2", "live-iso", "pxe"
 CASES = (
     Case(DISK, BIOS, SAME, 1024, cuts=2),
-    Case(DISK, BIOS, OLDER, 3072),
-    Case(DISK, UEFI, SAME, 1536),
-    Case(DISK, UEFI, OLDER, 1024),
     Case(ISO, UEFI, OLDER, 1536),
+    Case(DISK, UEFI, OLDER, 1024),
     Case(PXE, BIOS, SAME, 3072),
+    Case(DISK, UEFI, SAME, 1536),
+    Case(DISK, BIOS, OLDER, 3072),
 )
 BOOTS = ((DISK, BIOS), (DISK, UEFI), (ISO, BIOS), (ISO, UEFI), (PXE, BIOS))
 ALL = (
