@@ -23,6 +23,7 @@ from strata.bootimage.sysroot import deploy
 from strata.container.stored import ReadLayers, forget_unneeded, layer_kinds
 from strata.core.errors import PackageError, TreeError, UsageError
 from strata.core.events import silent
+from strata.core.files import remove_tree
 from strata.oci.digest import Digest
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
@@ -187,17 +188,21 @@ def test_a_machine_knows_the_layers_it_was_made_from(boot_lab: BootLab, tmp_path
     digest = Digest.parse(str(record.outputs["manifest"]))
     image = ImageReference("oci", str(workspace.store), "", digest)
     commit = str(record.outputs["commit"])
-    made = deploy(workspace.store / "repo", commit, tmp_path / "sysroot", image=image)
-    repo = Repo.open(made.sysroot / "ostree/repo")
-    with open_source(image, architecture="x86_64") as source:
-        kinds = layer_kinds(source.manifest, source.config)
-        layers = list(zip(kinds, source.manifest.layers, source.config.diff_ids, strict=True))
-    read = ReadLayers(repo)
-    assert all(read.exact(kind, layer.digest, diff_id) for kind, layer, diff_id in layers)
-    assert forget_unneeded(repo) == []
-    # Where it was at build time is no place to look for updates.
-    assert repo.refs("ostree/container/image/") == {}
-    fsck(repo)
+    sysroot = tmp_path / "sysroot"
+    try:
+        deploy(workspace.store / "repo", commit, sysroot, image=image)
+        repo = Repo.open(sysroot / "ostree/repo")
+        with open_source(image, architecture="x86_64") as source:
+            kinds = layer_kinds(source.manifest, source.config)
+            layers = list(zip(kinds, source.manifest.layers, source.config.diff_ids, strict=True))
+        read = ReadLayers(repo)
+        assert all(read.exact(kind, layer.digest, diff_id) for kind, layer, diff_id in layers)
+        assert forget_unneeded(repo) == []
+        # Where it was at build time is no place to look for updates.
+        assert repo.refs("ostree/container/image/") == {}
+        fsck(repo)
+    finally:
+        remove_tree(sysroot)  # what is deployed is immutable
 
 
 def test_a_disk_has_three_partitions_and_holds_one_deployment(
