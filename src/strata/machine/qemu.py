@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +96,18 @@ class Kernel:
 
 
 Medium = Disk | CD | Kernel
+
+
+def _start_silently(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process that goes on beside us, ended with `end_group`; it reads and says nothing."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
 
 
 def _escaped(path: Path) -> str:
@@ -317,8 +329,11 @@ class QemuMachine:
         if "emergency mode" in text or "Kernel panic" in text:
             raise self._failure("the machine did not boot")
 
-    def ssh_command(self, user: str = "root") -> list[str]:
-        """The command that opens a shell in it; append a command to run that instead."""
+    def ssh_command(self, *more: str) -> list[str]:
+        """The command that opens a shell in it, as root; append a command to run that instead.
+
+        more: options of ssh.
+        """
         options = {
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
@@ -330,13 +345,12 @@ class QemuMachine:
         argv += ["-i", str(self.key)] if self.key else []
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
-        return [*argv, f"{user}@127.0.0.1"]
+        return [*argv, *more, "root@127.0.0.1"]
 
     def sh(self, command: str, *, check: bool = True, timeout_s: float = 120.0) -> Completed:
         """Run a shell command in it, as root, by ssh. Raises ToolFailedError when check is set."""
-        ssh = self.ssh_command()
-        over = self._connection.options if self._connection else []
-        return run([*ssh[:-1], *over, ssh[-1], command], check=check, timeout_s=timeout_s)
+        shared = self._connection.options if self._connection else ()
+        return run([*self.ssh_command(*shared), command], check=check, timeout_s=timeout_s)
 
     def run(self, *argv: str, check: bool = True, timeout_s: float = 120.0) -> Completed:
         """Run a command in it, as root, by ssh. Raises ToolFailedError when check is set."""
@@ -354,7 +368,7 @@ class QemuMachine:
                 raise self._failure(f"ssh does not work after {timeout_s:g} s")
             time.sleep(1)
         if self._connection is None:
-            self._connection = Connection(self.ssh_command())
+            self._connection = Connection(self.ssh_command)
 
     def _hang_up(self) -> None:
         if self._connection is not None:
@@ -372,22 +386,14 @@ class Connection:
     """One ssh connection that commands share: emulated, each handshake takes seconds. While it is
     not there, or when it ends, they make their own.
 
-    ssh: the command for a shell. Its socket has a short path of its own: the machine's folder may
-    be deeper than a socket's name can be.
+    ssh: gives the command for a shell, with options. Its socket has a short path of its own: the
+    machine's folder may be deeper than a socket's name can be.
     """
 
-    def __init__(self, ssh: Sequence[str]) -> None:
+    def __init__(self, ssh: Callable[..., list[str]]) -> None:
         self._folder = tempfile.mkdtemp(prefix="strata-ssh.")
-        self.options = ["-o", f"ControlPath={self._folder}/s"]
-        command = [*ssh[:-1], *self.options, "-o", "ControlMaster=yes", "-N", ssh[-1]]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            start_new_session=True,
-        )
+        self.options = ("-o", f"ControlPath={self._folder}/s")
+        self._process = _start_silently(ssh(*self.options, "-o", "ControlMaster=yes", "-N"))
 
     def close(self) -> None:
         """End it."""
@@ -449,14 +455,7 @@ def kvm_works(kernel: Path, folder: Path) -> bool:
     argv += ["-accel", KVM, "-cpu", "host", "-m", "512", "-serial", f"file:{_escaped(log)}"]
     argv += ["-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]
     log.write_bytes(b"")
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        start_new_session=True,
-    )
+    process = _start_silently(argv)
     try:
         # Without a root it panics, and with panic=-1 that is the end of it.
         return process.wait(_PROBE_TIMEOUT_S) == 0 and b"Kernel panic" in log.read_bytes()
