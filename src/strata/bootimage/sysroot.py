@@ -17,7 +17,6 @@ from strata.core.files import remove_tree
 from strata.core.process import run
 from strata.oci.reference import ImageReference
 from strata.oci.source import open_source
-from strata.ostree.objects import Checksum
 from strata.ostree.repo import Repo
 from strata.ostree.writer import writing
 
@@ -69,8 +68,9 @@ def deploy(
     """Make a new sysroot and deploy a commit of a repository into it.
 
     loader: have `/boot/loader/syslinux.cfg` written, by this and every later deployment. image:
-    what the commit was made from, whose layers the machine is to know: it pulls no later image's
-    that are the same. Without, objects are hard-linked when both are on one file system.
+    where the commit comes from instead, layer by layer: the machine knows them then, and pulls no
+    later image's that are the same. Without, objects are hard-linked when both repositories are
+    on one file system.
     Raises ToolFailedError, MachineError, ImageError.
     """
     remove_tree(sysroot)
@@ -84,7 +84,8 @@ def deploy(
         run(["ostree", local, "config", "set", "sysroot.bootloader", "syslinux"])
     if image:
         _import(image, Repo.open(sysroot / "ostree/repo"), threads)
-    run(["ostree", local, "pull-local", str(repo), commit])
+    else:
+        run(["ostree", local, "pull-local", str(repo), commit])
     options = [f"--karg-append={argument}" for argument in kargs]
     run(["ostree", "admin", "deploy", at, f"--os={STATEROOT}", *options, commit])
     roots = sorted((sysroot / "ostree/deploy" / STATEROOT / "deploy").glob("*.[0-9]"))
@@ -98,7 +99,7 @@ def _import(image: ImageReference, repo: Repo, threads: int) -> None:
     with open_source(image, architecture=ARCH) as source:
         stored = import_image(source, repo, reference=image, threads=threads, reporter=silent())
     with writing(repo) as writer:
-        writer.set_ref(f"{BASE_IMAGE}{STATEROOT}", Checksum(stored.merge_commit))
+        writer.set_ref(f"{BASE_IMAGE}{STATEROOT}", stored.merge_commit)
     repo.delete_ref(image_ref(image))
 
 
