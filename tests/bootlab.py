@@ -112,3 +112,23 @@ def bootstrap(folder: Path, digest: str) -> bytes:
     options = ["--marker", "kubernetes-client", "--mirror", mirror, "-o", str(config)]
     subprocess.run([*command, *options], check=True, capture_output=True)
     return config.read_bytes()
+
+
+def check_set_up(machine: QemuMachine) -> None:
+    """What the configs of the tests say is there, on a booted deployment, and was done once."""
+    there = machine.sh("cat /etc/strata-test; stat -c %a /etc/strata-test").stdout
+    assert there == "it is here\n640\n"
+    assert machine.sh("wc -l </var/lib/traces").stdout.strip() == "1"
+    assert "sudo" in machine.sh("id -Gn core").stdout.split()
+    assert "* strata" in machine.sh("ostree admin status").stdout
+    assert machine.sh("findmnt -no OPTIONS /usr").stdout.startswith("ro,")
+
+
+def check_live(machine: QemuMachine) -> None:
+    """A live system writes to nothing but memory."""
+    assert machine.sh("test -e /run/ostree-live", check=False).status == 0
+    for path in ("/etc", "/var", "/tmp"):
+        assert machine.sh(f"findmnt -no FSTYPE {path}").stdout.split()[0] == "tmpfs"
+    assert machine.sh("findmnt -no FSTYPE /sysroot").stdout.strip() == "squashfs"
+    assert "strata-test" in machine.sh("ostree admin config-diff").stdout.split()
+    assert machine.sh("touch /usr/x", check=False).status != 0

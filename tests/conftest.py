@@ -6,14 +6,12 @@ definitions it was built from: a second run, or another tier, finds it up to dat
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from bootlab import BootLab, NodeImages
 from importlab import Lab, make_lab
 from registry import Registry
 from strata.bootimage.build import FORMATS
+from strata.core.files import locked
 from strata.machine.guest import make_key
 from strata.node.mounts import private_namespace
 
@@ -111,17 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if stores - {share_of(item.nodeid)}:
             raise pytest.UsageError(f"{item.nodeid} uses {stores}: see SHARES")
     if hasattr(config, "workerinput"):
-        order = list(SHARES)
-        items.sort(key=lambda item: (*order, share_of(item.nodeid)).index(share_of(item.nodeid)))
-
-
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Holds a lock, a file that is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        order = {share: place for place, share in enumerate(SHARES)}
+        items.sort(key=lambda item: order.get(share_of(item.nodeid), len(order)))
 
 
 # --- stores -----------------------------------------------------------------------------------
@@ -137,7 +127,7 @@ def built_store(sample_repos: Path) -> Path:
                 total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     stores = cache_folder() / "tests" / "stores"
     store = stores / total.hexdigest()[:16]
-    with one_at_a_time(stores / "lock"):
+    with locked(stores / "lock", "the stores of the tests"):
         for old in stores.glob("*/"):
             if not old.name.startswith(store.name):
                 run_strata("clean", "--store", str(old), check=False)

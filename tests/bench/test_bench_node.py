@@ -145,7 +145,7 @@ def by_agent(
 
 
 CHECKOUT = "/sysroot/ostree/node-image"
-_OBJECTS = "find /sysroot/ostree/repo/objects -type f -printf '%P %b\n' | sort"
+_OBJECTS = "find /sysroot/ostree/repo/objects -type f -printf '%P %b\\n' | sort"
 # Sizes of files, each inode once.
 _SUM = "find {} -printf '%i %s\\n' 2>/dev/null | sort -u | awk '{{s+=$2}} END {{print s+0}}'"
 
@@ -160,7 +160,7 @@ def allocated(machine: QemuMachine) -> int:
     """Bytes on disk of the objects that are new, and of the checkout's folders."""
     total = "awk '{s+=$2} END {print s*512}'"
     new = machine.sh(f"{_OBJECTS} | join -v 1 - /run/objects | {total}").stdout
-    folders = machine.sh(f"find {CHECKOUT} -xdev -type d -printf '%p %b\n' | {total}").stdout
+    folders = machine.sh(f"find {CHECKOUT} -xdev -type d -printf '%p %b\\n' | {total}").stdout
     return int(new) + int(folders)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bootlab import BootLab
+from bootlab import BootLab, check_live, check_set_up
 from strata.bootimage.ignition import Config, File
 from strata.machine.guest import Key
 from strata.machine.qemu import BIOS, HOST, QemuMachine
@@ -49,25 +49,8 @@ def check_first_boot(machine: QemuMachine) -> None:
     machine.wait_for_ssh(BOOT_S)
     machine.sh("systemctl is-system-running --wait", check=False, timeout_s=BOOT_S)
     assert machine.sh("systemctl --failed --no-legend --plain").stdout == ""
-    assert machine.sh("cat /etc/strata-test; stat -c %a /etc/strata-test").stdout == (
-        "it is here\n640\n"
-    )
-    assert machine.sh("wc -l </var/lib/traces").stdout.strip() == "1"
-    assert "sudo" in machine.sh("id -Gn core").stdout.split()
+    check_set_up(machine)
     assert machine.sh("command -v kubectl kubelet containerd", check=False).stdout == ""
-    assert "* strata" in machine.sh("ostree admin status").stdout
-    assert machine.sh("findmnt -no OPTIONS /usr").stdout.startswith("ro,")
-
-
-def check_live(machine: QemuMachine) -> None:
-    """A live system writes to nothing but memory."""
-    assert machine.sh("test -e /run/ostree-live", check=False).status == 0
-    for path in ("/etc", "/var", "/tmp"):
-        assert machine.sh(f"findmnt -no FSTYPE {path}").stdout.split()[0] == "tmpfs"
-    assert machine.sh("findmnt -no FSTYPE /sysroot").stdout.strip() == "squashfs"
-    changed = machine.sh("ostree admin config-diff").stdout.split()
-    assert "strata-test" in changed
-    assert machine.sh("touch /usr/x", check=False).status != 0
 
 
 def test_a_live_iso_boots_under_bios_with_the_config_that_is_in_it(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bootlab import BootLab, NodeImages, bootstrap
+from bootlab import BootLab, NodeImages, bootstrap, check_live, check_set_up
 from conftest import SAMPLE, Strata
 from strata.bootimage.ignition import Config, File
 from strata.core.process import run
@@ -169,25 +169,6 @@ def look_before(machine: QemuMachine, case: Case) -> Facts:
     firmware = machine.sh("ls -d /sys/firmware/*").stdout
     assert ("/sys/firmware/efi" in firmware) == (case.firmware == UEFI)
     return found
-
-
-def check_set_up(machine: QemuMachine) -> None:
-    """What the config says is there, on a booted deployment."""
-    there = machine.sh("cat /etc/strata-test; stat -c %a /etc/strata-test").stdout
-    assert there == "it is here\n640\n"
-    assert machine.sh("wc -l </var/lib/traces").stdout.strip() == "1"
-    assert "sudo" in machine.sh("id -Gn core").stdout.split()
-    assert "* strata" in machine.sh("ostree admin status").stdout
-    assert machine.sh("findmnt -no OPTIONS /usr").stdout.startswith("ro,")
-
-
-def check_live(machine: QemuMachine) -> None:
-    """A live system writes to nothing but memory."""
-    assert machine.sh("test -e /run/ostree-live", check=False).status == 0
-    for path in ("/etc", "/var", "/tmp"):
-        assert machine.sh(f"findmnt -no FSTYPE {path}").stdout.split()[0] == "tmpfs"
-    assert machine.sh("findmnt -no FSTYPE /sysroot").stdout.strip() == "squashfs"
-    assert "strata-test" in machine.sh("ostree admin config-diff").stdout.split()
 
 
 def wait_for_node(machine: QemuMachine) -> Facts:
